@@ -1,0 +1,126 @@
+"""The loop schedule: which head runs in which loop, at which IoU threshold.
+
+Mask R-CNN, HTC and R3-CNN are one program under different schedules (R3-CNN, arXiv 2104.01329, Fig. 1 and Table 1).
+``loop`` counts passes over the RoIs, ``head`` counts sets of weights; they never stand in for each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+MaskFeedback = Literal["released", "trained", "off"]
+ScoreFusion = Literal["mean_logits", "mean_probs", "max", "last"]
+
+
+def _tuple_of_ints(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    for value in values:
+        if isinstance(value, bool) or int(value) != value:
+            raise ValueError(f"{name} must hold integers, got {value!r}")
+        if value < 0:
+            raise ValueError(f"{name} must hold head indices >= 0, got {value}")
+    return tuple(int(value) for value in values)
+
+
+@dataclass(frozen=True)
+class LoopSchedule:
+    """Checked value object; lists run in parallel, one entry per training loop unless said otherwise.
+
+    Attributes:
+        heads: Head that each training loop runs, in ``[0, num_heads)``.
+        iou_thresholds: IoU in (0, 1] from which on an RoI is foreground.
+        loss_weights: Factor >= 0 of the loop's class, box and mask loss.
+        eval_heads: Head that each evaluation loop runs; any length >= 1.
+        delta_stds: Per head, the four standard deviations of the box deltas ``(dx, dy, dw, dh)``.
+        interleaved: Whether masks are trained on the refined, re-sampled boxes (HTC, arXiv 1901.07518) or on the
+            loop's own RoIs (Mask R-CNN).
+        mask_feedback: ``released``: what the authors' code does, see ``feedback_heads_before``. ``trained``: the
+            mask feature of the loop before feeds the next one in training as in evaluation. ``off``: never.
+        feedback_heads: Heads whose mask head owns a feedback convolution.
+        score_fusion: How the class scores of the loops become one: ``mean_logits`` (the paper's), ``mean_probs``,
+            ``max`` (of the logits) or ``last``.
+
+    Raises:
+        ValueError: For lists of unequal length, values out of range, or a head without weights.
+    """
+
+    heads: Sequence[int]
+    iou_thresholds: Sequence[float]
+    loss_weights: Sequence[float]
+    eval_heads: Sequence[int]
+    delta_stds: Sequence[Sequence[float]]
+    interleaved: bool
+    mask_feedback: MaskFeedback
+    feedback_heads: Sequence[int] = ()
+    score_fusion: ScoreFusion = "mean_logits"
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # frozen dataclass: lists from a config become tuples once, here
+        for name in ("heads", "eval_heads", "feedback_heads"):
+            set_field(self, name, _tuple_of_ints(name, getattr(self, name)))
+        for name in ("iou_thresholds", "loss_weights"):
+            set_field(self, name, tuple(float(value) for value in getattr(self, name)))
+        set_field(self, "delta_stds", tuple(tuple(float(std) for std in stds) for stds in self.delta_stds))
+        self._check_lengths()
+        self._check_heads()
+        self._check_ranges()
+
+    def _check_lengths(self) -> None:
+        if not self.heads:
+            raise ValueError("heads is empty: at least one training loop is needed")
+        if not self.eval_heads:
+            raise ValueError("eval_heads is empty: at least one evaluation loop is needed")
+        for name in ("iou_thresholds", "loss_weights"):
+            got = len(getattr(self, name))
+            if got != len(self.heads):
+                raise ValueError(f"{name} has {got} entries, heads has {len(self.heads)}: one per loop is needed")
+
+    def _check_heads(self) -> None:
+        used = sorted(set(self.heads))
+        if used != list(range(len(used))):
+            raise ValueError(f"heads is {list(self.heads)}: heads must be numbered 0, 1, … without a gap")
+        if len(self.delta_stds) != len(used):
+            raise ValueError(f"delta_stds has {len(self.delta_stds)} entries, there are {len(used)} heads")
+        for name in ("eval_heads", "feedback_heads"):
+            missing = sorted(set(getattr(self, name)) - set(used))
+            if missing:
+                raise ValueError(f"{name} names head {missing[0]}, but only heads {used} have weights")
+
+    def _check_ranges(self) -> None:
+        for threshold in self.iou_thresholds:
+            if not 0 < threshold <= 1:
+                raise ValueError(f"iou_thresholds must be in (0, 1], got {threshold}")
+        for weight in self.loss_weights:
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ValueError(f"loss_weights must be finite and >= 0, got {weight}")
+        for stds in self.delta_stds:
+            if len(stds) != 4 or min(stds) <= 0:
+                raise ValueError(f"delta_stds needs four positive numbers per head, got {list(stds)}")
+        for name, kind in (("mask_feedback", MaskFeedback), ("score_fusion", ScoreFusion)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
+
+    @property
+    def num_heads(self) -> int:
+        """Number of sets of weights."""
+        return len(self.delta_stds)
+
+    @property
+    def num_loops(self) -> int:
+        """Number of training loops."""
+        return len(self.heads)
+
+    def feedback_heads_before(self, loop: int, *, training: bool) -> tuple[int, ...]:
+        """Mask heads whose features are chained, in this order, to feed training or evaluation loop ``loop``.
+
+        The released code runs in training the heads with a smaller *index* than the current one. For HTC, where head
+        and loop coincide, that is the chain of earlier loops; for R3-CNN, whose only head is 0, it is nothing, so its
+        feedback convolution sees zeros and only its bias learns. At evaluation it chains the earlier loops.
+        """
+        if self.mask_feedback == "off":
+            return ()
+        if training and self.mask_feedback == "released":
+            return tuple(range(self.heads[loop]))
+        return tuple((self.heads if training else self.eval_heads)[:loop])

@@ -1,0 +1,214 @@
+"""The tensors that travel between data, model and evaluation.
+
+Boxes are ``(x1, y1, x2, y2)``, float32, in pixels of the network input (the resized image) unless a field says
+otherwise. Labels are in ``[0, K)`` for K foreground classes; background is ``K``. Sizes are ``(height, width)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class InstanceMasks:
+    """Binary masks of G instances, each stored only inside a window of the image.
+
+    A mask is zero outside its window. Memory grows with the windows, not with the image, and a window may be empty.
+
+    Attributes:
+        pixels: (N,) uint8 in {0, 1}; the windows' pixels one after the other, each row by row.
+        windows: (G, 4) int64 ``(x, y, width, height)`` inside the canvas.
+        canvas: Size of the image that the windows lie in, in pixels.
+        largest: Height and width that hold every window; known on the host, so no tensor has to be read for it.
+    """
+
+    pixels: Tensor
+    windows: Tensor
+    canvas: Size
+    largest: Size
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 1 or self.pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels must be 1-D uint8, got {tuple(self.pixels.shape)} {self.pixels.dtype}")
+        if self.windows.ndim != 2 or self.windows.shape[1] != 4 or self.windows.dtype != torch.int64:
+            raise ValueError(f"windows must be (G, 4) int64, got {tuple(self.windows.shape)} {self.windows.dtype}")
+
+    def __len__(self) -> int:
+        return self.windows.shape[0]
+
+    @classmethod
+    def from_windows(cls, crops: Sequence[Tensor], corners: Sequence[tuple[int, int]], canvas: Size) -> InstanceMasks:
+        """Packs one (h, w) uint8 crop per instance, each with the ``(x, y)`` of its upper left corner."""
+        if not crops:
+            return cls.empty(canvas)
+        rows = [(x, y, crop.shape[1], crop.shape[0]) for crop, (x, y) in zip(crops, corners, strict=True)]
+        return cls(
+            pixels=torch.cat([crop.reshape(-1) for crop in crops]),
+            windows=torch.tensor(rows, dtype=torch.int64),
+            canvas=canvas,
+            largest=(max(r[3] for r in rows), max(r[2] for r in rows)),
+        )
+
+    @classmethod
+    def empty(cls, canvas: Size) -> InstanceMasks:
+        """No instance at all."""
+        return cls(torch.zeros(0, dtype=torch.uint8), torch.zeros(0, 4, dtype=torch.int64), canvas, (0, 0))
+
+    @classmethod
+    def from_dense(cls, masks: Tensor) -> InstanceMasks:
+        """Packs (G, H, W) masks, {0, 1}, with the whole image as every window."""
+        count, height, width = masks.shape
+        windows = torch.tensor([0, 0, width, height], device=masks.device).repeat(count, 1)
+        pixels = masks.to(torch.uint8).reshape(-1)
+        return cls(pixels, windows, (height, width), (height, width) if count else (0, 0))
+
+    def to_dense(self) -> Tensor:
+        """(G, H, W) uint8 masks of the whole canvas; for drawing and tests, not for training."""
+        dense = torch.zeros(len(self), *self.canvas, dtype=torch.uint8)
+        start = 0
+        for mask, (x, y, width, height) in zip(dense, self.windows.tolist(), strict=True):
+            stop = start + width * height
+            mask[y : y + height, x : x + width] = self.pixels[start:stop].reshape(height, width).cpu()
+            start = stop
+        return dense
+
+    def to(self, device: torch.device | str) -> InstanceMasks:
+        """Copy on another device."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            windows=self.windows.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ground truth of one image: G instances in pixels of the network input.
+
+    Attributes:
+        boxes: (G, 4) float32, inside the image.
+        labels: (G,) int64 in [0, K).
+        masks: G masks on the padded canvas of the image.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: InstanceMasks
+
+    def __post_init__(self) -> None:
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be (G, 4), got {tuple(self.boxes.shape)}")
+        if not len(self.boxes) == len(self.labels) == len(self.masks):
+            counts = f"{len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.masks)} masks"
+            raise ValueError(f"one label and one mask per box are needed, got {counts}")
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def to(self, device: torch.device | str) -> Target:
+        """Copy on another device."""
+        return Target(
+            self.boxes.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.masks.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image as the data set hands it out: resized and augmented, not yet normalised or padded.
+
+    Attributes:
+        image: (3, h, w) uint8 RGB.
+        target: Ground truth in pixels of ``image``.
+        image_id: Id in the annotation file.
+        original_size: Size of the image file in pixels (after EXIF rotation).
+    """
+
+    image: Tensor
+    target: Target
+    image_id: int
+    original_size: Size
+
+    @property
+    def size(self) -> Size:
+        """Size of the resized image in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one batch on a common canvas.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB, zero right of and below each image; H and W are multiples of 32.
+        sizes: Size of each image inside the canvas in pixels.
+        original_sizes: Size of each image file in pixels.
+        image_ids: Ids in the annotation file.
+        targets: Ground truth of each image.
+    """
+
+    images: Tensor
+    sizes: tuple[Size, ...]
+    original_sizes: tuple[Size, ...]
+    image_ids: tuple[int, ...]
+    targets: tuple[Target, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy on another device."""
+        targets = tuple(target.to(device) for target in self.targets)
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+
+    def pin_memory(self) -> Batch:
+        """Pins the pixels, by far the largest tensor, for an asynchronous copy."""
+        return replace(self, images=self.images.pin_memory())
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image: D instances, best score first.
+
+    Attributes:
+        boxes: (D, 4) float32 in pixels of the network input.
+        scores: (D,) float32 in [0, 1].
+        labels: (D,) int64 in [0, K).
+        masks: (D, M, M) float32 probabilities on a grid over the box, not yet pasted.
+        mask_scores: (D,) float32 that rank the masks; equal to ``scores`` without a mask-IoU head.
+        has_mask_scores: Whether a mask-IoU head made ``mask_scores``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor
+    mask_scores: Tensor
+    has_mask_scores: bool = False
+
+    def __len__(self) -> int:
+        return self.scores.shape[0]
+
+    def to(self, device: torch.device | str) -> Detections:
+        """Copy on another device."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+            masks=self.masks.to(device),
+            mask_scores=self.mask_scores.to(device),
+        )
+
+
+def canvas_of(size: Size, divisor: int = 32) -> Size:
+    """Smallest canvas with sides that are multiples of ``divisor`` and that holds an image of ``size``."""
+    height, width = size
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
