@@ -1,0 +1,102 @@
+"""ResNet (arXiv 1512.03385) from torchvision's parts, with the freezing rules of detection training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+from urllib.error import URLError
+
+from torch import Tensor, nn
+from torchvision.models import get_weight, resnet
+
+Norm = Literal["bn_eval", "bn", "sync_bn", "group_norm"]
+
+_BLOCKS: dict[int, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
+    10: (resnet.BasicBlock, [1, 1, 1, 1]),
+    18: (resnet.BasicBlock, [2, 2, 2, 2]),
+    34: (resnet.BasicBlock, [3, 4, 6, 3]),
+    50: (resnet.Bottleneck, [3, 4, 6, 3]),
+    101: (resnet.Bottleneck, [3, 4, 23, 3]),
+}
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "bn_eval": nn.BatchNorm2d,
+    "bn": nn.BatchNorm2d,
+    "sync_bn": nn.SyncBatchNorm,
+    "group_norm": partial(nn.GroupNorm, 32),
+}
+
+
+class ResNet(nn.Module):
+    """The four stages C2 to C5 of a ResNet with the stride in the 3x3 convolution.
+
+    Args:
+        depth: 10 and 18 (for CPU work), 34, 50 or 101.
+        norm: ``bn_eval``: running statistics fixed, affine parameters trained outside frozen stages (the paper's).
+            ``bn``: batch statistics. ``sync_bn``: batch statistics over all ranks. ``group_norm``: 32 groups
+            (arXiv 1803.08494), for training from scratch with few images.
+        frozen_stages: 0: nothing is frozen; 1: the stem; 2: stem and C2, and so on up to 5. The paper's networks
+            freeze stem and C2 (there called ``frozen_stages=1``).
+        weights: Name of torchvision's ImageNet weights such as ``ResNet50_Weights.IMAGENET1K_V1``, or ``None``.
+            They are fetched by ``fetch_weights``, never by building the module.
+
+    Raises:
+        ValueError: For an unknown depth or norm, or ``frozen_stages`` out of range.
+    """
+
+    def __init__(self, depth: int, norm: Norm, frozen_stages: int, weights: str | None) -> None:
+        super().__init__()
+        if depth not in _BLOCKS:
+            raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {depth}")
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
+        if not 0 <= frozen_stages <= 5:
+            raise ValueError(f"frozen_stages must be in [0, 5], got {frozen_stages}")
+        block, layers = _BLOCKS[depth]
+        net = resnet.ResNet(block, layers, num_classes=1, norm_layer=_NORMS[norm])
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.norm = norm
+        self.weights = weights
+        self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
+        self._frozen = [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4][
+            : frozen_stages + 1 if frozen_stages else 0
+        ]
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """C2, C3, C4, C5 of images (B, 3, H, W), at strides 4, 8, 16, 32."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Like ``nn.Module.train``, but statistics of frozen stages and of ``bn_eval`` stay fixed."""
+        super().train(mode)
+        for module in [self] if self.norm == "bn_eval" else self._frozen:
+            for layer in module.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        return self
+
+    def fetch_weights(self) -> None:
+        """Loads the ImageNet weights named by ``weights``; does nothing for ``None``.
+
+        Raises:
+            RuntimeError: If they are neither in torch's cache nor can be downloaded.
+        """
+        if self.weights is None:
+            return
+        try:
+            state = get_weight(self.weights).get_state_dict(progress=False, check_hash=True)
+        except (URLError, OSError) as error:
+            raise RuntimeError(
+                f"cannot fetch {self.weights} ({error}). Either download the file on a machine with internet access "
+                "and copy it into torch's hub cache ($TORCH_HOME/hub/checkpoints), or train from scratch with "
+                "`backbone.weights=null backbone.norm=group_norm backbone.frozen_stages=0`."
+            ) from error
+        self.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})

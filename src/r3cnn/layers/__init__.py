@@ -1,0 +1,1 @@
+"""Layers that one paper or another adds to a network; one file each."""

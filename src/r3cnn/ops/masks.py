@@ -1,0 +1,55 @@
+"""Mask targets for RoIs, cut from compactly stored instance masks on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from r3cnn.structures import InstanceMasks
+
+# RoIAlign repeats the border of what it samples from, so a window needs a rim of what lies around it.
+_MARGIN = 1
+
+
+def mask_targets(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> Tensor:
+    """Binary targets of the mask head: RoIAlign of each RoI's instance mask, thresholded at 0.5.
+
+    Equals RoIAlign (aligned, adaptive sampling) of the dense masks on the whole canvas, up to float32 rounding, for
+    RoIs inside the canvas.
+
+    Args:
+        masks: Instances of one image.
+        boxes: (R, 4) in pixels of the network input.
+        instances: (R,) int64 index of each RoI's instance.
+        side: M, side of the target grid.
+
+    Returns:
+        (R, M, M) float32 in {0, 1}.
+    """
+    if len(masks) == 0 or boxes.shape[0] == 0:
+        return boxes.new_zeros(boxes.shape[0], side, side)
+    corners = masks.windows[instances, :2] - _MARGIN
+    local = torch.where(_has_area(boxes), boxes.float() - corners.repeat(1, 2), 0.0)
+    rois = torch.cat([instances[:, None].to(local.dtype), local], dim=1)
+    return (roi_align(_padded_windows(masks)[:, None], rois, side, 1.0, -1, aligned=True)[:, 0] >= 0.5).float()
+
+
+def _has_area(boxes: Tensor) -> Tensor:
+    """(R, 1) bool."""
+    return ((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[:, None]
+
+
+def _padded_windows(masks: InstanceMasks) -> Tensor:
+    """(G, H, W) float32 windows with a rim, padded to a common size; at the canvas border the rim repeats the border."""
+    device = masks.pixels.device
+    left, top, width, height = masks.windows.T[:, :, None, None]  # (G, 1, 1) each
+    starts = (masks.windows[:, 2] * masks.windows[:, 3]).cumsum(0)[:, None, None] - width * height
+    y = torch.arange(masks.largest[0] + 2 * _MARGIN, device=device)[:, None] - _MARGIN
+    x = torch.arange(masks.largest[1] + 2 * _MARGIN, device=device)[None, :] - _MARGIN
+    y = (y + top).clamp(0, masks.canvas[0] - 1) - top  # (G, H, 1)
+    x = (x + left).clamp(0, masks.canvas[1] - 1) - left  # (G, 1, W)
+    inside = (y >= 0) & (x >= 0) & (y < height) & (x < width)  # (G, H, W)
+    if masks.pixels.numel() == 0:
+        return torch.zeros(inside.shape, device=device)
+    return torch.where(inside, masks.pixels[torch.where(inside, starts + y * width + x, 0)], 0).float()

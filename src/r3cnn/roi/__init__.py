@@ -1,0 +1,1 @@
+"""RoI heads: extractors, box heads, mask heads and the loop that runs them."""

@@ -1,0 +1,56 @@
+"""From a feature pyramid and RoIs to features of fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from r3cnn.roi.rois import RoiRows
+
+
+class RoIExtractor(Protocol):
+    """Anything that pools RoIs from pyramid levels."""
+
+    def __call__(self, features: Sequence[Tensor], rois: RoiRows) -> Tensor:
+        """(N, C, S, S) features of N RoIs from levels (B, C, H, W)."""
+        ...
+
+
+class SingleLevelRoIExtractor(nn.Module):
+    """RoIAlign (arXiv 1703.06870) from the pyramid level that fits the RoI's size (arXiv 1612.03144, Eq. 1).
+
+    Every level pools all RoIs, but those of other levels with a box of zero size, for which adaptive sampling takes no
+    sample; so no level has to know on the host how many RoIs it has.
+
+    Args:
+        output_size: S, side of the pooled grid.
+        strides: Stride of each level used, in pixels.
+        finest_scale: RoIs with a side below twice this go to the finest level, in pixels.
+    """
+
+    def __init__(self, output_size: int, strides: Sequence[int], finest_scale: int) -> None:
+        super().__init__()
+        self.output_size, self.strides, self.finest_scale = output_size, tuple(strides), finest_scale
+
+    def forward(self, features: Sequence[Tensor], rois: RoiRows) -> Tensor:
+        """(N, C, S, S); RoIs without area give zeros."""
+        level_of = self.levels(rois.boxes)
+        image = rois.image[:, None].to(rois.boxes.dtype)
+        pooled = None
+        for level, stride in enumerate(self.strides):
+            boxes = torch.where((level_of == level)[:, None], rois.boxes, 0.0)
+            table = torch.cat([image, boxes], dim=1)  # (N, 5)
+            part = roi_align(features[level], table, self.output_size, 1 / stride, -1, aligned=True)
+            pooled = part if pooled is None else pooled + part
+        return pooled
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """(N,) int64 index of the level of each box (N, 4)."""
+        sides = boxes[:, 2:] - boxes[:, :2]
+        scale = (sides[:, 0] * sides[:, 1]).sqrt()
+        level = torch.floor(torch.log2(scale / self.finest_scale + 1e-6))
+        return level.clamp(0, len(self.strides) - 1).long()

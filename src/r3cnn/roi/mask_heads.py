@@ -1,0 +1,55 @@
+"""Mask heads: per-class mask logits of pooled RoIs, with features that can be fed back from loop to loop."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from r3cnn.layers.init import init_kaiming
+
+
+class MaskHead(Protocol):
+    """Anything that predicts masks in two steps, so that the next loop can use the feature between them."""
+
+    def trunk(self, pooled: Tensor, state: Tensor | None) -> Tensor:
+        """Feature (R, C, S, S) from pooled features (R, C, S, S) and the feature of the mask head before."""
+        ...
+
+    def predict(self, state: Tensor) -> Tensor:
+        """Logits (R, K, 2S, 2S) from the feature."""
+        ...
+
+
+class FCNMaskHead(nn.Module):
+    """Four 3x3 convolutions, upsampling and a 1x1 convolution (arXiv 1703.06870), with mask feedback (arXiv 1901.07518).
+
+    Args:
+        in_channels: C, channels of the pooled features and of every layer.
+        num_classes: K, foreground classes.
+        num_convs: Number of 3x3 convolutions.
+        feedback: Whether a 1x1 convolution adds the feature of the mask head before. Where there is none yet, zeros
+            go through it, as in the released code, so its bias acts in every loop.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, num_convs: int, feedback: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs))
+        self.upsample = nn.ConvTranspose2d(in_channels, in_channels, 2, stride=2)
+        self.logits = nn.Conv2d(in_channels, num_classes, 1)
+        self.feedback = nn.Conv2d(in_channels, in_channels, 1) if feedback else None
+        init_kaiming(self)
+
+    def trunk(self, pooled: Tensor, state: Tensor | None) -> Tensor:
+        """Feature (R, C, S, S) from pooled features (R, C, S, S) and the feature of the mask head before."""
+        if self.feedback is not None:
+            before = pooled.new_zeros(1, pooled.shape[1], 1, 1) if state is None else state
+            pooled = pooled + F.relu(self.feedback(before))
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled))
+        return pooled
+
+    def predict(self, state: Tensor) -> Tensor:
+        """Logits (R, K, 2S, 2S) from the feature (R, C, S, S)."""
+        return self.logits(F.relu(self.upsample(state)))
