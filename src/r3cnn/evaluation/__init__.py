@@ -1,0 +1,1 @@
+"""COCO evaluation: exact on any number of ranks, compact in memory, and after every loop."""

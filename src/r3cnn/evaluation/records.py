@@ -1,0 +1,145 @@
+"""What was found in one image, compact: arrays and mask codes in pixels of the image file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from r3cnn.evaluation.ground_truth import Instance
+from r3cnn.evaluation.paste import paste_and_encode, to_original
+from r3cnn.evaluation.protocol import IouType
+from r3cnn.evaluation.rle import EncodedMasks, Rle
+from r3cnn.structures import Detections, Size
+
+AreaFrom = Literal["mask", "box"]
+
+
+class ResultEntry(TypedDict):
+    """One entry of a COCO results file; ``mask_score`` only from a model with a mask-IoU head."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: Rle
+    mask_score: NotRequired[float]
+
+
+@dataclass(frozen=True)
+class LoopRecord:
+    """D detections of one image after one loop.
+
+    Attributes:
+        boxes: (D, 4) float64 ``(x, y, width, height)`` inside the image file, in its pixels.
+        scores: (D,) float64 in [0, 1].
+        labels: (D,) int64 in [0, K).
+        masks: D encoded masks.
+        mask_scores: (D,) float64 that rank the masks, or None without a mask-IoU head.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    masks: EncodedMasks
+    mask_scores: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What every loop found in one image file of ``size`` pixels."""
+
+    size: Size
+    loops: tuple[LoopRecord, ...]
+
+
+def record_image(loops: Sequence[Detections], size: Size, original_size: Size) -> ImageRecord:
+    """Brings the detections of one image, one per loop, to the pixels of its file.
+
+    Args:
+        loops: Detections after each loop, in pixels of the network input.
+        size: Size of the resized image in pixels.
+        original_size: Size of the image file in pixels.
+    """
+    return ImageRecord(original_size, tuple(record_loop(found, size, original_size) for found in loops))
+
+
+def record_loop(found: Detections, size: Size, original_size: Size) -> LoopRecord:
+    """Pastes and encodes the masks, clips the boxes to the image file."""
+    boxes = to_original(found.boxes.float(), size, original_size)
+    masks = paste_and_encode(found.masks, boxes, original_size)
+    height, width = original_size
+    corners = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height])).double().cpu().numpy()
+    corners[:, 2:] -= corners[:, :2]
+    return LoopRecord(
+        boxes=corners,
+        scores=found.scores.double().cpu().numpy(),
+        labels=found.labels.cpu().numpy(),
+        masks=masks,
+        mask_scores=found.mask_scores.double().cpu().numpy() if found.has_mask_scores else None,
+    )
+
+
+def entries_of(image_id: int, record: LoopRecord, size: Size, category_ids: Sequence[int]) -> list[ResultEntry]:
+    """Entries of the COCO results file, full precision."""
+    entries: list[ResultEntry] = []
+    boxes, scores = record.boxes.tolist(), record.scores.tolist()
+    for number, label in enumerate(record.labels.tolist()):
+        entry: ResultEntry = {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": boxes[number],
+            "score": scores[number],
+            "segmentation": {"size": [*size], "counts": record.masks.counts[number].decode("ascii")},
+        }
+        if record.mask_scores is not None:
+            entry["mask_score"] = float(record.mask_scores[number])
+        entries.append(entry)
+    return entries
+
+
+def instances_of(
+    image_id: int,
+    record: LoopRecord,
+    size: Size,
+    category_ids: Sequence[int],
+    iou_type: IouType,
+    area_from: AreaFrom,
+) -> list[Instance]:
+    """Detections in the form that COCO evaluators take; ids are given later.
+
+    Boxes rank by ``score`` and count with their own area. Masks rank by ``mask_score`` where there is one, and count
+    with the area of the mask or, as in older tool boxes, of the box.
+    """
+    is_mask = iou_type == "segm"
+    ranking = record.scores if not is_mask or record.mask_scores is None else record.mask_scores
+    areas = record.masks.areas if is_mask and area_from == "mask" else record.boxes[:, 2] * record.boxes[:, 3]
+    rows = zip(
+        record.boxes.tolist(),
+        ranking.tolist(),
+        areas.tolist(),
+        record.labels.tolist(),
+        record.masks.counts,
+        strict=True,
+    )
+    instances: list[Instance] = []
+    for box, score, area, label, counts in rows:
+        instance: Instance = {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+            "score": score,
+        }
+        if is_mask:
+            instance["segmentation"] = {"size": [*size], "counts": counts}
+        instances.append(instance)
+    return instances

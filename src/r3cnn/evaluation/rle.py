@@ -1,0 +1,68 @@
+"""COCO run-length codes: from the places where masks switch on and off to compressed strings."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from r3cnn.structures import Size
+
+IntArray = NDArray[np.int64]
+
+
+class Rle(TypedDict):
+    """A COCO mask: ``size`` is [height, width]; ``counts`` is the compressed string."""
+
+    size: list[int]
+    counts: str
+
+
+@dataclass(frozen=True)
+class EncodedMasks:
+    """D masks of one image.
+
+    Attributes:
+        counts: Compressed COCO counts of each mask.
+        areas: (D,) int64, pixels that belong to the mask.
+    """
+
+    counts: tuple[bytes, ...]
+    areas: IntArray
+
+
+def encode_switches(switches: IntArray, num_masks: int, image_size: Size) -> EncodedMasks:
+    """Encodes masks that are given by the places where their value changes.
+
+    Args:
+        switches: (N,) ``mask * (H * W + 1) + position``, ascending. Position counts pixels down the image's columns,
+            from 0 to H * W; each mask has an even number. A pair of equal entries (one column ends switched on, the
+            next begins so) cancels.
+        num_masks: D; masks without any switch are empty.
+        image_size: Size of the image in pixels.
+    """
+    if not num_masks:
+        return EncodedMasks((), np.zeros(0, dtype=np.int64))
+    total = image_size[0] * image_size[1]
+    repeats = switches[1:] == switches[:-1]
+    keep = np.ones(len(switches), dtype=bool)
+    keep[1:] &= ~repeats
+    keep[:-1] &= ~repeats
+    switches = switches[keep]
+    bounds = np.searchsorted(switches, np.arange(num_masks + 1) * (total + 1))
+    positions = switches % (total + 1)
+    runs = [_runs(positions[start:stop], total) for start, stop in itertools.pairwise(bounds)]
+    size = [image_size[0], image_size[1]]
+    codes = coco_mask.frPyObjects([{"size": size, "counts": run} for run in runs], *image_size)
+    areas = np.array([run[1::2].sum() for run in runs], dtype=np.int64)
+    return EncodedMasks(tuple(cast(bytes, code["counts"]) for code in codes), areas)
+
+
+def _runs(positions: IntArray, total: int) -> IntArray:
+    """Lengths of the runs of 0, 1, 0, … pixels; the first may be 0, the last may not (as pycocotools writes them)."""
+    closed = positions if len(positions) and positions[-1] == total else np.append(positions, total)
+    return np.diff(closed, prepend=0)
