@@ -1,0 +1,90 @@
+"""Average precision as tables on the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from r3cnn.evaluation.coco_ap import Metrics
+
+COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "S", "ap_medium": "M", "ap_large": "L"}
+CLASSES_PER_COLUMN = 20
+MAX_SIDE_BY_SIDE = 2
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent as papers print it; a dash where it is undefined."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def loop_table(metrics: Metrics) -> Table:
+    """Box and mask AP after every loop, in percent; the last loop is the result."""
+    from rich.table import Table
+
+    seen, total = metrics["images"]["seen"], metrics["images"]["total"]
+    images = f"{total} images" if seen == total else f"{seen} of {total} images"
+    table = Table(title=f"Average precision after each loop (%), {images}", title_justify="left")
+    table.add_column("loop", justify="right")
+    table.add_column("of")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for number, loop in enumerate(metrics["loops"].items(), start=1):
+        name, kinds = loop
+        is_last = number == len(metrics["loops"])
+        for kind in ("box", "mask"):
+            cells = [percent(kinds[kind][key]) for key in COLUMNS]
+            table.add_row(
+                name if kind == "box" else "",
+                kind,
+                *cells,
+                style="bold" if is_last else None,
+                end_section=kind == "mask",
+            )
+    return table
+
+
+def class_table(metrics: Metrics) -> Table | None:
+    """Box and mask AP of each class that has ground truth, best mask first, down the columns; None without any."""
+    from rich.table import Table
+
+    rows = [
+        (name, kinds["box"], kinds["mask"])
+        for name, kinds in metrics["per_class"].items()
+        if kinds["box"] is not None or kinds["mask"] is not None
+    ]
+    if not rows:
+        return None
+    absent = len(metrics["per_class"]) - len(rows)
+    note = f"{absent} without ground truth left out" if absent else None
+    table = Table(title="Average precision per class (%)", title_justify="left", caption=note, caption_justify="left")
+    side_by_side = min(MAX_SIDE_BY_SIDE, math.ceil(len(rows) / CLASSES_PER_COLUMN))
+    for _ in range(side_by_side):
+        table.add_column("class")
+        table.add_column("box", justify="right")
+        table.add_column("mask", justify="right")
+    rows.sort(key=lambda row: (-(row[2] or 0.0), row[0]))
+    length = math.ceil(len(rows) / side_by_side)
+    for line in range(length):
+        cells = [(name, percent(box), percent(mask)) for name, box, mask in rows[line::length]]
+        table.add_row(*[cell for group in cells for cell in group])
+    return table
+
+
+def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
+    """Prints the table per loop and the table per class.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+        console: Where to; standard output by default.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    console.print(loop_table(metrics))
+    classes = class_table(metrics)
+    if classes is not None:
+        console.print(classes)

@@ -1,0 +1,170 @@
+"""Training curves from the ``metrics.csv`` of a run."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; one per loop.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK = "#202024"
+COLUMNS_PER_ROW = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One diagram: curves by their name in the legend.
+
+    Attributes:
+        title: Heading.
+        curves: Column of the file by name in the legend, in the order of the legend.
+        is_noisy: Draws a running mean over the raw values.
+        is_percent: Shows fractions as percent, from 0.
+    """
+
+    title: str
+    curves: dict[str, str]
+    is_noisy: bool = True
+    is_percent: bool = False
+
+
+def plot_training_curves(metrics_csv: Path, path: Path) -> None:
+    """Draws the losses (total, RPN, and per loop raw), the learning rate and the validation AP over the steps.
+
+    What the file has no column for is left out.
+
+    Args:
+        metrics_csv: As Lightning's CSV logger writes it; needs a column ``step``.
+        path: PNG, PDF or SVG file.
+
+    Raises:
+        ValueError: If the file has no column ``step`` or none of the known ones.
+    """
+    series = read_series(metrics_csv)
+    panels = [panel for panel in panels_of(list(series)) if panel.curves]
+    if not panels:
+        raise ValueError(f"{metrics_csv} has no losses, learning rate or AP to draw, only {sorted(series)}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across = min(COLUMNS_PER_ROW, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(4.4 * across, 3.1 * down), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(down, across, number)
+        _draw_panel(axes, panel, series)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def read_series(metrics_csv: Path) -> dict[str, Series]:
+    """Steps and finite values of each column that has any; the last value counts where a step has several.
+
+    Raises:
+        ValueError: If there is no column ``step``.
+    """
+    values: dict[str, dict[float, float]] = {}
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if "step" not in (reader.fieldnames or ()):
+            raise ValueError(f"{metrics_csv} has no column 'step'")
+        for row in reader:
+            step = _number(row["step"])
+            for name, cell in row.items():
+                value = _number(cell)
+                if name != "step" and math.isfinite(step) and math.isfinite(value):
+                    values.setdefault(name, {})[step] = value
+    return {name: _sorted(points) for name, points in values.items()}
+
+
+def _sorted(points: dict[float, float]) -> Series:
+    steps = sorted(points)
+    return np.array(steps), np.array([points[step] for step in steps])
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
+
+
+def panels_of(columns: list[str]) -> list[Panel]:
+    """Which column goes where; Lightning's endings ``_step`` and ``_epoch`` are both known."""
+    known = {re.sub(r"_(step|epoch)$", "", name): name for name in sorted(columns)}
+    known |= {re.sub(r"_step$", "", name): name for name in columns if not name.endswith("_epoch")}
+    total = {"total": known["train/loss"]} if "train/loss" in known else {}
+    rpn = {name: known[f"train/rpn/{name}"] for name in ("objectness", "box") if f"train/rpn/{name}" in known}
+    panels = [Panel("total loss", total), Panel("RPN losses", rpn)]
+    panels += [
+        Panel(f"{title} loss per loop, unweighted", _per_loop(known, rf"train/loop(\d+)/{key}"))
+        for key, title in (("cls", "class"), ("box", "box"), ("mask", "mask"))
+    ]
+    panels += [
+        Panel(f"validation {kind} AP (%)", _aps(known, kind), is_noisy=False, is_percent=True)
+        for kind in ("box", "mask")
+    ]
+    rates = {name: name for name in columns if re.match(r"(train/)?(lr|learning_rate)([-/_].*)?$", name)}
+    return [*panels, Panel("learning rate", rates if len(rates) != 1 else {"": next(iter(rates))}, is_noisy=False)]
+
+
+def _per_loop(known: dict[str, str], pattern: str) -> dict[str, str]:
+    found = {int(match[1]): name for key, name in known.items() if (match := re.fullmatch(pattern, key))}
+    return {f"loop {loop}": found[loop] for loop in sorted(found)}
+
+
+def _aps(known: dict[str, str], kind: str) -> dict[str, str]:
+    """AP per loop; without loops, the one AP."""
+    loops = _per_loop(known, rf"val/loop(\d+)/{kind}_ap")
+    alone = known.get(f"val/{kind}_ap")
+    return loops or ({"AP": alone} if alone else {})
+
+
+def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Mean of the last ``window`` values up to each one; of fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - window, 0)
+    return np.asarray((sums[stop] - sums[start]) / (stop - start))
+
+
+def _draw_panel(axes: Axes, panel: Panel, series: dict[str, Series]) -> None:
+    lowest = 0.0
+    for number, (label, column) in enumerate(panel.curves.items()):
+        steps, values = series[column]
+        color = COLORS[number % len(COLORS)]
+        factor = 100.0 if panel.is_percent else 1.0
+        if panel.is_noisy and len(values) > 20:
+            axes.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
+            values = running_mean(values, max(5, len(values) // 25))
+        marker = "o" if len(values) <= 20 else None
+        axes.plot(steps, values * factor, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=label)
+        lowest = min(lowest, float(np.min(values)))
+    if lowest >= 0:
+        axes.set_ylim(bottom=0)
+    _dress(axes, panel)
+
+
+def _dress(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
+    axes.set_xlabel("step", fontsize=9, color=INK)
+    axes.tick_params(labelsize=8.5, colors=INK)
+    axes.grid(visible=True, color="#d9d9de", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if any(panel.curves) and len(panel.curves) > 1:
+        axes.legend(frameon=False, fontsize=8.5)

@@ -1,0 +1,156 @@
+"""Masks, boxes and labels on an image, at any scale, with pillow."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]
+
+MASK_OPACITY = 0.45
+MIN_FONT = 11
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One object to draw, in pixels of the image.
+
+    Attributes:
+        box: ``(x1, y1, x2, y2)``.
+        color: Of the box, the mask and the label's ground.
+        text: The label; nothing if empty.
+        mask: (h, w) bool, the mask inside a window of the image, or None.
+        corner: Upper left corner ``(x, y)`` of that window.
+        is_outline: Draws the box thin and dashed: ground truth beneath predictions.
+    """
+
+    box: Rectangle
+    color: Color
+    text: str = ""
+    mask: NDArray[np.bool_] | None = None
+    corner: tuple[int, int] = (0, 0)
+    is_outline: bool = False
+
+
+def instance_color(number: int) -> Color:
+    """Colours that stay apart for neighbours in a list: hue by the golden ratio, brightness in turn."""
+    red, green, blue = colorsys.hsv_to_rgb(
+        (0.58 + number * 0.618034) % 1, (0.85, 0.6)[number % 2], (1.0, 0.92)[number % 2]
+    )
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def text_color(ground: Color) -> Color:
+    """Black or white, whichever reads better on ``ground`` (luminance of ITU-R BT.601)."""
+    luminance = 0.299 * ground[0] + 0.587 * ground[1] + 0.114 * ground[2]
+    return (0, 0, 0) if luminance > 140 else (255, 255, 255)
+
+
+def font_of(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font, so that pictures look alike on every machine."""
+    return ImageFont.load_default(max(size, MIN_FONT))
+
+
+def draw_marks(image: Image.Image, marks: Sequence[Mark], *, scale: float = 1.0) -> Image.Image:
+    """Draws on an enlarged or reduced copy of an image; masks of large objects lie beneath those of small ones.
+
+    Args:
+        image: RGB.
+        marks: Objects in pixels of ``image``, most important first; its label gets the best place.
+        scale: Factor of the picture's size.
+    """
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    canvas = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    line = max(1, round(max(width, height) / 450))
+    pixels = np.array(canvas)
+    for mark in sorted(marks, key=lambda one: -_area(one.box)):
+        _blend_mask(pixels, mark, scale, line)
+    canvas = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(canvas)
+    for mark in reversed(marks):
+        _draw_box(draw, mark, scale, line)
+    _draw_labels(draw, marks, scale, canvas.size)
+    return canvas
+
+
+def _area(box: Rectangle) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _blend_mask(pixels: NDArray[np.uint8], mark: Mark, scale: float, line: int) -> None:
+    """Tints the mask and draws its contour; changes ``pixels``."""
+    if mark.mask is None or not mark.mask.any():
+        return
+    rows, columns = mark.mask.shape
+    left, top = round(mark.corner[0] * scale), round(mark.corner[1] * scale)
+    right, bottom = round((mark.corner[0] + columns) * scale), round((mark.corner[1] + rows) * scale)
+    region = pixels[top:bottom, left:right]
+    if not region.size:
+        return
+    grey = Image.fromarray(mark.mask.astype(np.uint8) * 255)
+    mask = np.asarray(grey.resize((region.shape[1], region.shape[0]), Image.Resampling.BILINEAR)) >= 128
+    color = np.array(mark.color, dtype=np.float32)
+    region[mask] = (region[mask] * (1 - MASK_OPACITY) + color * MASK_OPACITY).astype(np.uint8)
+    region[mask & ~_eroded(mask, line)] = mark.color
+
+
+def _eroded(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """Shrinks a mask by ``steps`` pixels in all four directions."""
+    for _ in range(steps):
+        padded = np.pad(mask, 1)
+        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, mark: Mark, scale: float, line: int) -> None:
+    x1, y1, x2, y2 = (side * scale for side in mark.box)
+    x2, y2 = max(x1, x2 - 1), max(y1, y2 - 1)
+    if not mark.is_outline:
+        draw.rectangle((x1, y1, x2, y2), outline=mark.color, width=line)
+        return
+    dash = 4.0 * max(1, line)
+    for start, stop, level, is_across in (
+        (x1, x2, y1, True),
+        (x1, x2, y2, True),
+        (y1, y2, x1, False),
+        (y1, y2, x2, False),
+    ):
+        for begin in np.arange(start, stop, 2 * dash):
+            end = min(begin + dash, stop)
+            ends = (begin, level, end, level) if is_across else (level, begin, level, end)
+            draw.line(ends, fill=mark.color, width=line)
+
+
+def _draw_labels(draw: ImageDraw.ImageDraw, marks: Iterable[Mark], scale: float, size: tuple[int, int]) -> None:
+    """Puts each label at the first free corner of its box; leaves it out where all are taken."""
+    font = font_of(round(max(size) / 48))
+    taken: list[Rectangle] = []
+    for mark in marks:
+        if not mark.text:
+            continue
+        left, top, right, bottom = draw.textbbox((0, 0), mark.text, font=font)
+        width, height = right - left + 6, bottom - top + 6
+        for place in _places(mark.box, scale, width, height, size):
+            if not any(_overlap(place, other) for other in taken):
+                taken.append(place)
+                draw.rectangle(place, fill=mark.color)
+                draw.text((place[0] + 3 - left, place[1] + 3 - top), mark.text, fill=text_color(mark.color), font=font)
+                break
+
+
+def _places(box: Rectangle, scale: float, width: float, height: float, size: tuple[int, int]) -> Iterable[Rectangle]:
+    """Places for a label, best first: above, inside, below, at the right edge; all inside the picture."""
+    x1, y1, x2, y2 = (side * scale for side in box)
+    for x, y in ((x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2 - height), (x2, y1)):
+        x, y = min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))
+        yield x, y, x + width, y + height
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
