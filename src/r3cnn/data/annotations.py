@@ -1,0 +1,254 @@
+"""A COCO annotation file, read and checked once at set-up and held in a few packed arrays.
+
+Workers then share plain buffers instead of millions of Python objects, whose reference counts would copy the memory
+page by page into every worker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from r3cnn.data.checks import (
+    AnnotationError,
+    Box,
+    OnBadAnnotation,
+    Problems,
+    Record,
+    checked_box,
+    checked_file_name,
+    checked_id,
+    checked_size,
+)
+from r3cnn.data.segmentation import encode
+from r3cnn.structures import Size
+
+Content = dict[str, list[Record]]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The G objects of one image, in pixels of the image file.
+
+    Attributes:
+        boxes: (G, 4) float32 ``(x1, y1, x2, y2)``, inside the image.
+        labels: (G,) int64 in [0, K).
+        segments: Compressed run lengths of each object.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    segments: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """I images and their A objects (no crowds), in the order of the file.
+
+    Attributes:
+        file: The annotation file.
+        image_ids: (I,) int64.
+        sizes: (I, 2) int64 (height, width) in pixels.
+        file_names: (I,) strings, below the image folder.
+        starts: (I + 1,) int64; the objects of image i are ``starts[i]`` to ``starts[i + 1]``.
+        boxes: (A, 4) float32 ``(x1, y1, x2, y2)`` in pixels, inside the image.
+        labels: (A,) int64 in [0, K).
+        segments: (N,) uint8; run lengths of all objects one after the other.
+        segment_starts: (A + 1,) int64.
+        category_ids: The file's id of each of the K categories, in label order.
+        num_skipped: Bad records that were left out.
+    """
+
+    file: Path
+    image_ids: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    file_names: npt.NDArray[np.str_]
+    starts: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.uint8]
+    segment_starts: npt.NDArray[np.int64]
+    category_ids: tuple[int, ...]
+    num_skipped: int
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def size(self, index: int) -> Size:
+        """Size of image ``index`` in pixels."""
+        height, width = self.sizes[index].tolist()
+        return height, width
+
+    def objects(self, index: int) -> Objects:
+        """Objects of image ``index``."""
+        first, last = self.starts[index], self.starts[index + 1]
+        cuts = self.segment_starts[first : last + 1].tolist()
+        segments = tuple(self.segments[a:b].tobytes() for a, b in pairwise(cuts))
+        return Objects(self.boxes[first:last], self.labels[first:last], segments)
+
+
+def read_annotations(file: Path, classes: Sequence[str], on_bad_annotation: OnBadAnnotation = "error") -> Annotations:
+    """Reads, checks and packs a COCO file.
+
+    Crowds are left out, as in the authors' code: evaluation, which does use them, reads the file itself. So are objects
+    with a side below 1 px or an ``area`` of 0, which are too small to learn from.
+
+    Args:
+        file: COCO JSON with ``images``, ``annotations`` and ``categories``.
+        classes: Names of the K categories in label order.
+        on_bad_annotation: ``error`` raises at the first look, ``skip`` leaves bad records out, counts and logs them.
+
+    Raises:
+        AnnotationError: For a file that is no COCO file, whose categories are not ``classes``, or with a bad record.
+    """
+    content = _load(file)
+    category_ids = _category_ids(file, content, classes)
+    labels = {category: label for label, category in enumerate(category_ids)}
+    problems = Problems(file)
+    images = _read_images(content["images"], problems)
+    objects = _read_objects(content["annotations"], images, labels, problems)
+    problems.report(on_bad_annotation)
+    return _pack(file, images, objects, category_ids, num_skipped=len(problems.found))
+
+
+def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and ids of a file's categories, in the order of their ids.
+
+    Raises:
+        AnnotationError: For a file that is no COCO file, or categories without a unique name and id.
+    """
+    return _categories(file, _load(file))
+
+
+def _load(file: Path) -> Content:
+    try:
+        with file.open("rb") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        raise AnnotationError(f"{file}: there is no such annotation file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{file}: is no JSON file: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise AnnotationError(f"{file}: has no list {key!r}: a COCO file has images, annotations and categories")
+        if not all(isinstance(record, dict) for record in content[key]):
+            raise AnnotationError(f"{file}: {key} holds an entry that is no object")
+    return content
+
+
+def _categories(file: Path, content: Content) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    found: dict[int, str] = {}
+    for record in content["categories"]:
+        try:
+            category = checked_id(record)
+        except ValueError as error:
+            raise AnnotationError(f"{file}: a category {error}") from error
+        name = record.get("name")
+        if not isinstance(name, str) or category in found or name in found.values():
+            raise AnnotationError(f"{file}: category {category} ({name!r}): a unique name and a unique id are needed")
+        found[category] = name
+    if not found:
+        raise AnnotationError(f"{file}: has no category")
+    ids = tuple(sorted(found))
+    return tuple(found[category] for category in ids), ids
+
+
+def _category_ids(file: Path, content: Content, classes: Sequence[str]) -> tuple[int, ...]:
+    names, ids = _categories(file, content)
+    missing = [name for name in classes if name not in names]
+    unknown = [name for name in names if name not in classes]
+    if missing or unknown:
+        got = f"missing in the file: {missing or 'none'}, unknown in it: {unknown or 'none'}"
+        raise AnnotationError(f"{file}: its categories are not the {len(classes)} classes of the data config: {got}")
+    id_of = dict(zip(names, ids, strict=True))
+    return tuple(id_of[name] for name in classes)
+
+
+@dataclass(frozen=True)
+class _Image:
+    file_name: str
+    size: Size
+
+
+@dataclass(frozen=True)
+class _Object:
+    box: Box
+    label: int
+    segment: bytes
+
+
+def _read_images(records: Sequence[Record], problems: Problems) -> dict[int, _Image]:
+    images: dict[int, _Image] = {}
+    for record in records:
+        try:
+            image_id = checked_id(record)
+            if image_id in images:
+                raise ValueError("has the id of another image")
+            images[image_id] = _Image(checked_file_name(record), checked_size(record))
+        except ValueError as error:
+            problems.add("image", record.get("id"), str(error))
+    return images
+
+
+def _read_objects(
+    records: Sequence[Record], images: dict[int, _Image], labels: dict[int, int], problems: Problems
+) -> dict[int, list[_Object]]:
+    objects: dict[int, list[_Object]] = defaultdict(list)
+    seen: set[int] = set()
+    for record in records:
+        try:
+            annotation_id = checked_id(record)
+            if annotation_id in seen:
+                raise ValueError("has the id of another annotation")
+            seen.add(annotation_id)
+            found = _read_object(record, images, labels)
+        except ValueError as error:
+            problems.add("annotation", record.get("id"), str(error))
+            continue
+        is_tiny = min(found.box[2] - found.box[0], found.box[3] - found.box[1]) < 1 or record.get("area") == 0
+        if not is_tiny and not record.get("iscrowd"):
+            objects[checked_id(record, "image_id")].append(found)
+    return objects
+
+
+def _read_object(record: Record, images: dict[int, _Image], labels: dict[int, int]) -> _Object:
+    image = images.get(checked_id(record, "image_id"))
+    if image is None:
+        raise ValueError(f"belongs to image {record['image_id']}, which is not in the file (or is bad itself)")
+    label = labels.get(checked_id(record, "category_id"))
+    if label is None:
+        raise ValueError(f"has unknown category {record['category_id']}")
+    return _Object(checked_box(record, image.size), label, encode(record.get("segmentation"), image.size))
+
+
+def _pack(
+    file: Path,
+    images: dict[int, _Image],
+    objects: dict[int, list[_Object]],
+    category_ids: tuple[int, ...],
+    *,
+    num_skipped: int,
+) -> Annotations:
+    ordered = [found for image_id in images for found in objects.get(image_id, [])]
+    counts = [len(objects.get(image_id, [])) for image_id in images]
+    lengths = [len(found.segment) for found in ordered]
+    return Annotations(
+        file=file,
+        image_ids=np.array(list(images), dtype=np.int64),
+        sizes=np.array([image.size for image in images.values()], dtype=np.int64).reshape(-1, 2),
+        file_names=np.array([image.file_name for image in images.values()], dtype=np.str_),
+        starts=np.cumsum([0, *counts], dtype=np.int64),
+        boxes=np.array([found.box for found in ordered], dtype=np.float32).reshape(-1, 4),
+        labels=np.array([found.label for found in ordered], dtype=np.int64),
+        segments=np.frombuffer(b"".join(found.segment for found in ordered), dtype=np.uint8),
+        segment_starts=np.cumsum([0, *lengths], dtype=np.int64),
+        category_ids=category_ids,
+        num_skipped=num_skipped,
+    )

@@ -1,0 +1,196 @@
+"""The Lightning data module of every data set: two COCO files and how their images are served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from r3cnn.data.annotations import read_annotations
+from r3cnn.data.checks import AnnotationError, OnBadAnnotation
+from r3cnn.data.dataset import CocoDataset
+from r3cnn.data.loading import ImageError, collate
+from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
+from r3cnn.data.split import Split
+from r3cnn.data.transforms import resized_size
+from r3cnn.structures import Example
+
+
+class CocoDataModule(L.LightningDataModule):
+    """Serves a training and a validation set of COCO format.
+
+    It reads nothing before ``setup``, which ``category_ids`` and the data loaders call themselves when needed. Use it
+    with ``Trainer(use_distributed_sampler=False)``: the samplers shard by themselves.
+
+    Args:
+        root: Folder that relative paths of ``train`` and ``val`` start from.
+        train: Images to learn from.
+        val: Images to evaluate on.
+        classes: Names of the K classes in label order; they must be the categories of both files.
+        batch_size: Training images per process.
+        eval_batch_size: Evaluation images per process, at most.
+        image_size: Upper bounds of the (shorter, longer) side in pixels.
+        workers: Loading processes per loader; 0 loads in the main process.
+        seed: Seed of order and augmentation, >= 0.
+        flip: Probability in [0, 1] that a training image is mirrored.
+        on_bad_annotation: ``error`` or ``skip``, see ``read_annotations``.
+        mean: Mean of R, G and B on [0, 255]; the model's input is normalised with it on the device.
+        std: Standard deviation of R, G and B on [0, 255].
+        prepare: Makes or fetches the files, called before they are read; has to return at once when they are there.
+        pin_memory: Whether batches are pinned for an asynchronous copy to the GPU.
+
+    Raises:
+        ValueError: For a value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        train: Split,
+        val: Split,
+        classes: Sequence[str],
+        batch_size: int,
+        eval_batch_size: int,
+        image_size: Sequence[int],
+        workers: int,
+        seed: int,
+        flip: float,
+        on_bad_annotation: OnBadAnnotation,
+        mean: Sequence[float],
+        std: Sequence[float],
+        prepare: Callable[[], None] | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers, seed=seed)
+        _check_image(image_size, mean, std, flip)
+        if on_bad_annotation not in get_args(OnBadAnnotation):
+            raise ValueError(f"on_bad_annotation is {on_bad_annotation!r}: {get_args(OnBadAnnotation)} are known")
+        if not classes or len(set(classes)) != len(classes):
+            raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
+        self.train, self.val = train.below(root), val.below(root)
+        self.classes = tuple(classes)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.val_annotations = self.val.annotation_file
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._workers, self._pin_memory = workers, pin_memory
+        self._seed, self._flip = seed, flip
+        self._on_bad_annotation: OnBadAnnotation = on_bad_annotation
+        self._prepare = prepare
+        self._position = (0, 0)
+        self._sampler: TrainBatchSampler | None = None
+
+    @cached_property
+    def train_set(self) -> CocoDataset:
+        """The training images, read on first use."""
+        return self._read(self.train, flip=self._flip)
+
+    @cached_property
+    def val_set(self) -> CocoDataset:
+        """The validation images, read on first use."""
+        return self._read(self.val, flip=0.0)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The validation file's category id of each label."""
+        return self.val_set.annotations.category_ids
+
+    @property
+    def val_image_ids(self) -> tuple[int, ...]:
+        """Ids of the validation images; fewer than in the annotation file with ``limit`` or ``image_ids``."""
+        return self.val_set.image_ids
+
+    def prepare_data(self) -> None:
+        """Makes or fetches the files, if this data set knows how to."""
+        if self._prepare is not None:
+            self._prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads and checks what ``stage`` needs: both files for ``fit``, the validation file otherwise.
+
+        Raises:
+            AnnotationError: For a bad annotation file, or if the two files number their categories differently.
+        """
+        val_ids = self.category_ids
+        if stage in ("fit", None) and self.train_set.annotations.category_ids != val_ids:
+            raise AnnotationError(
+                f"{self.train.annotation_file} and {self.val_annotations} give the same categories different ids: "
+                f"{self.train_set.annotations.category_ids} and {val_ids}"
+            )
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        """Lets training go on at a batch of an epoch; images, their order and their augmentation follow from it.
+
+        Before ``train_dataloader`` it holds for the loader to come, afterwards for its next iteration.
+        """
+        self._position = (epoch, batch)
+        if self._sampler is not None:
+            self._sampler.set_position(epoch, batch)
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        """Shuffled training batches of this rank; yields ``Batch``."""
+        rank, world = self._rank_and_world()
+        self._sampler = TrainBatchSampler(
+            self.train_set.sizes, batch_size=self._batch_size, seed=self._seed, rank=rank, world=world
+        )
+        self._sampler.set_position(*self._position)
+        return self._loader(self.train_set, self._sampler)
+
+    def val_dataloader(self) -> DataLoader[Example]:
+        """Evaluation batches of this rank, one canvas each; yields ``Batch``. Ranks may have unequally many."""
+        rank, world = self._rank_and_world()
+        sizes = [resized_size((height, width), self.image_size) for height, width in self.val_set.sizes.tolist()]
+        sampler = EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world)
+        return self._loader(self.val_set, sampler)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _read(self, split: Split, flip: float) -> CocoDataset:
+        self.prepare_data()
+        annotations = read_annotations(split.annotation_file, self.classes, self._on_bad_annotation)
+        indices = split.select(annotations)
+        first = split.image_folder / str(annotations.file_names[indices[0]])
+        if not first.exists():
+            raise ImageError(f"{first}: there is no such image; {split.annotation_file} names it")
+        return CocoDataset(
+            annotations,
+            split.image_folder,
+            indices=indices,
+            image_size=self.image_size,
+            flip=flip,
+            seed=self._seed,
+        )
+
+    def _loader(self, images: CocoDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader[Example]:
+        return DataLoader(
+            images,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            pin_memory=self._pin_memory,
+        )
+
+
+def _check_counts(*, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
+    counts = (("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1), ("workers", workers, 0))
+    for name, value, least in (*counts, ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}: an integer >= {least} is needed")
+
+
+def _check_image(image_size: Sequence[int], mean: Sequence[float], std: Sequence[float], flip: float) -> None:
+    if len(image_size) != 2 or not 0 < image_size[0] <= image_size[1]:
+        raise ValueError(f"image_size is {list(image_size)}: [short, long] is needed, bounds of the sides in pixels")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise ValueError(f"{name} is {list(values)}: one number for each of R, G and B is needed, std above 0")
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip is {flip}: a probability is needed")
