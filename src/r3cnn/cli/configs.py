@@ -1,0 +1,78 @@
+"""From Hydra's configuration to plain containers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+import r3cnn
+from r3cnn.data.annotations import classes_of
+
+Config = dict[str, object]
+
+
+def config_folder() -> Path:
+    """Where the configurations lie: inside the installed package, or beside ``src`` in a checkout.
+
+    Raises:
+        FileNotFoundError: If the installation is incomplete.
+    """
+    package = Path(r3cnn.__file__).parent
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"r3cnn's conf folder is neither in {package} nor beside its source: reinstall r3cnn")
+
+
+def register_resolvers() -> None:
+    """Makes ``${count:…}`` known: the length of a list, 0 for a list that is not there yet."""
+    OmegaConf.register_new_resolver("count", lambda values: len(values or ()), replace=True)
+
+
+def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Path:
+    """Writes what Hydra decided (the job's folder) and what the data decide (their classes) into ``config``.
+
+    Args:
+        config: Configuration of the job; changed in place, once, before anything is built from it.
+        known_classes: Classes of a trained network, for a custom data set whose configuration names none.
+
+    Returns:
+        Absolute path of the one folder that the job writes into.
+    """
+    output_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
+    OmegaConf.update(config, "output_dir", str(output_dir))
+    fill_classes(config, known_classes)
+    return output_dir
+
+
+def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None) -> None:
+    """Gives a custom data set its classes: those of a trained network, or those in its training annotations.
+
+    Raises:
+        ValueError: If the annotations cannot be read.
+    """
+    data = config.get("data")
+    if data is not None and data.get("classes", ()) is None:
+        classes = known_classes or classes_of(Path(data.root).expanduser() / data.train.annotations)[0]
+        OmegaConf.update(config, "data.classes", list(classes))
+
+
+def plain(node: object) -> Config:
+    """Resolved plain copy of a mapping node.
+
+    Raises:
+        ValueError: If it is no mapping.
+    """
+    content = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+    if not isinstance(content, dict):
+        raise ValueError(f"a mapping is needed, got {content!r}")
+    return {str(key): value for key, value in content.items()}
+
+
+def save_config(config: Mapping[str, object], path: Path) -> None:
+    """Writes a resolved configuration."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dict(config)), path)

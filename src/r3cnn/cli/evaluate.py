@@ -1,0 +1,86 @@
+"""``r3cnn evaluate``: scores a checkpoint after every loop, with as many loops as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+
+from r3cnn.cli.configs import Config, plain, save_config, settle
+from r3cnn.cli.loops import eval_heads
+from r3cnn.cli.outcome import write_outcome
+from r3cnn.cli.parts import build_data, build_metric, build_trainer
+from r3cnn.training.build import TRUSTED_PACKAGES
+from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
+from r3cnn.training.module import EvaluationModule
+
+
+def run(config: DictConfig) -> None:
+    """Evaluates one checkpoint."""
+    trusted = tuple(config.trusted_packages)
+    model, info = restore_model(Path(config.checkpoint), trusted)
+    model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
+    is_own_data = config.get("data") is not None
+    _reuse_missing_train_split(config)
+    output_dir = settle(config, known_classes=info.classes)
+    data_config = data_for(info, plain(config.data) if is_own_data else info.data, config)
+    save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
+    lightning.seed_everything(config.seed, verbose=False)
+
+    data = build_data(data_config, None if is_own_data else (*TRUSTED_PACKAGES, *trusted))
+    preprocessing = Preprocessing(data.mean, data.std, data.image_size)
+    module = EvaluationModule(model, build_metric(plain(config.evaluation), data), preprocessing)
+    trainer = build_trainer(config)
+    trainer.validate(module, datamodule=data, verbose=False)
+    if module.result is None:
+        raise ValueError("there is no result: trainer.limit_val_batches must not be 0")
+    if trainer.is_global_zero:
+        write_outcome(module.result, module, data, output_dir, config.pictures)
+
+
+def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfig) -> Config:
+    """The data set's configuration with the checkpoint's preprocessing and label order.
+
+    Args:
+        info: What the checkpoint says.
+        data: Resolved configuration of the data set to evaluate on.
+        config: Configuration of the command, whose ``image_size``, ``eval_batch_size`` and ``workers`` win.
+
+    Raises:
+        ValueError: When the data set has other classes than the network.
+    """
+    classes = data["classes"]
+    if not isinstance(classes, list) or set(classes) != set(info.classes):
+        strange, absent = sorted(set(_names(classes)) - set(info.classes)), sorted(set(info.classes) - set(_names(classes)))
+        raise ValueError(
+            f"the data set has other classes than the checkpoint: only in the data set {strange}, only in the "
+            f"checkpoint {absent}; a network can be evaluated only on the classes that it was trained for"
+        )
+    preprocessing = info.preprocessing
+    settled: Config = {
+        **data,
+        "classes": list(info.classes),
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "image_size": list(config.image_size or preprocessing.image_size),
+    }
+    for key in ("eval_batch_size", "workers"):
+        if config[key] is not None:
+            settled[key] = config[key]
+    return settled
+
+
+def _names(classes: object) -> list[str]:
+    return [str(name) for name in classes] if isinstance(classes, list) else []
+
+
+def _reuse_missing_train_split(config: DictConfig) -> None:
+    """Lets `data=custom` be evaluated without training images: nothing of them is read."""
+    data = config.get("data")
+    if data is None or "val" not in data or "train" not in data:
+        return
+    for key in ("images", "annotations"):
+        if OmegaConf.is_missing(data.train, key):
+            OmegaConf.update(config, f"data.train.{key}", data.val[key])

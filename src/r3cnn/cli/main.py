@@ -1,0 +1,84 @@
+"""Finds the command, lets Hydra compose its configuration, and runs it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from dataclasses import dataclass
+
+import hydra
+from omegaconf import DictConfig
+
+from r3cnn.cli.configs import config_folder, register_resolvers
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command; its configuration is ``conf/<name>.yaml`` and its code ``run`` in ``r3cnn.cli.<name>``."""
+
+    name: str
+    summary: str
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("train", "train a network, evaluate it and draw what it found"),
+        Command("evaluate", "AP of a checkpoint after every loop; eval_loops=5 asks for more loops than trained"),
+        Command("predict", "find objects in an image or a folder of images"),
+        Command("params", "parameters of a network per submodule; needs no data and no weights"),
+    )
+}
+
+
+def usage() -> str:
+    """Text of ``r3cnn --help``."""
+    rows = "\n".join(f"  {command.name:<10} {command.summary}" for command in COMMANDS.values())
+    return (
+        "usage: r3cnn <command> [key=value ...]\n\n"
+        f"commands:\n{rows}\n\n"
+        "`r3cnn <command> --help` lists the configuration groups and values, `--cfg job` prints the configuration.\n"
+        "examples:\n"
+        "  r3cnn train experiment=demo output_dir=outputs/demo\n"
+        "  r3cnn train -m experiment=demo seed=0,1,2\n"
+        "  r3cnn evaluate checkpoint=outputs/demo/checkpoints/best.ckpt eval_loops=5"
+    )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if arguments else USAGE_ERROR)
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(_unknown(name), file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    run_command(COMMANDS[name], arguments[1:])
+
+
+def run_command(command: Command, overrides: list[str]) -> None:
+    """Runs one command under Hydra, once or, with ``-m``, once per combination."""
+    register_resolvers()
+    whole_call = sys.argv
+
+    def task(config: DictConfig) -> None:
+        sys.argv = whole_call  # Lightning starts further ranks with it
+        importlib.import_module(f"r3cnn.cli.{command.name}").run(config)
+
+    sys.argv = [whole_call[0], *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command.name)(task)()
+    finally:
+        sys.argv = whole_call
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    if close:
+        return f"r3cnn: there is no command {name!r}; did you mean {close[0]!r}? `r3cnn --help` lists them."
+    return f"r3cnn: there is no command {name!r}; there are {', '.join(COMMANDS)}."

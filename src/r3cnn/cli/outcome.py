@@ -1,0 +1,47 @@
+"""What a run leaves behind: metrics, detections, the table on the terminal, and pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.data.loading import collate
+from r3cnn.data.samplers import Draw
+from r3cnn.evaluation.coco_ap import EvaluationResult, write_detections, write_metrics
+from r3cnn.training.module import EvaluationModule
+
+log = logging.getLogger(__name__)
+
+
+def write_outcome(
+    result: EvaluationResult, module: EvaluationModule, data: CocoDataModule, output_dir: Path, num_pictures: int
+) -> None:
+    """Writes ``metrics.json``, ``detections.json`` and pictures, and prints the AP per loop and per class."""
+    from r3cnn.reporting.console import print_metrics
+
+    write_metrics(result, output_dir / "metrics.json")
+    write_detections(result, output_dir / "detections.json")
+    print_metrics(result.metrics)
+    if num_pictures > 0:
+        draw_pictures(module, data, output_dir / "pictures", num_pictures)
+    log.info("written to %s", output_dir)
+
+
+def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, count: int) -> None:
+    """Draws, for images spread over the validation set, predictions beside ground truth and the boxes of every loop."""
+    from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
+
+    images = data.val_set
+    count = min(count, len(images))
+    module.eval()
+    for index in [position * len(images) // count for position in range(count)]:
+        example = images[Draw(0, index)]
+        batch = collate([example]).to(module.device)
+        with torch.inference_mode():
+            found = [loop[0].to("cpu") for loop in module.model.detect_per_loop(module.normalized(batch), batch.sizes)]
+        target = example.target
+        draw_predictions(example.image, found[-1], target, data.classes, folder / f"{example.image_id}_predictions.png")
+        draw_loop_strip(example.image, found, target, folder / f"{example.image_id}_loops.png")

@@ -1,0 +1,64 @@
+"""``r3cnn predict``: overlays and COCO results for an image or a folder of images."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+from PIL import Image
+
+from r3cnn.cli.configs import plain, save_config, settle
+from r3cnn.cli.loops import eval_heads
+from r3cnn.data.loading import read_image
+from r3cnn.training.predictor import FoundObject, Predictor
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Finds objects in every image of ``source``; image ids count from 1 in the order of the file names."""
+    from r3cnn.reporting.figures import overlay
+
+    output_dir = settle(config)
+    paths = image_files(Path(config.source))
+    predictor = Predictor.from_checkpoint(
+        config.checkpoint, device=config.device, trusted_packages=tuple(config.trusted_packages)
+    )
+    heads = eval_heads(config.eval_loops, config.eval_heads, predictor.model.schedule)
+    predictor.model.set_eval_heads(heads)
+    save_config(plain(config), output_dir / "config.yaml")
+    entries: list[FoundObject] = []
+    for image_id, path in enumerate(paths, start=1):
+        detections, size = predictor.detect(path)
+        entries += predictor.entries(detections[-1], size, path, image_id)
+        picture = output_dir / "pictures" / f"{path.name}.png"
+        overlay(
+            read_image(path),
+            detections[-1].to("cpu"),
+            predictor.info.classes,
+            picture,
+            score_threshold=config.score_threshold,
+        )
+        drawn = int((detections[-1].scores >= config.score_threshold).sum())
+        log.info("%s: %d objects with score >= %g, drawn in %s", path, drawn, config.score_threshold, picture)
+    (output_dir / "detections.json").write_text(json.dumps(entries, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"{len(entries)} detections in {len(paths)} images: {output_dir / 'detections.json'}")
+
+
+def image_files(source: Path) -> list[Path]:
+    """The image itself, or the images directly inside a folder, by name.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise FileNotFoundError(f"source={source}: no such image or folder")
+    suffixes = set(Image.registered_extensions())
+    found = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in suffixes)
+    if not found:
+        raise FileNotFoundError(f"source={source}: the folder holds no image")
+    return found

@@ -1,0 +1,173 @@
+"""Checkpoints: what they hold beside the weights, and how a network is rebuilt from them without running their code.
+
+A checkpoint is Lightning's own file plus the key ``r3cnn`` with plain containers only. It is read with
+``weights_only=True``, and its network is built only from targets of trusted packages.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from r3cnn.detector import RCNN
+from r3cnn.structures import Size
+from r3cnn.training.build import TRUSTED_PACKAGES, instantiate
+
+FORMAT = 1
+KEY = "r3cnn"
+WEIGHT_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before the network.
+
+    Attributes:
+        mean: Per RGB channel, in [0, 255].
+        std: Per RGB channel, > 0.
+        image_size: Upper bounds of the short and of the long side in pixels.
+        divisor: Both sides of the canvas are multiples of it.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    image_size: Size
+    divisor: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        object.__setattr__(self, "image_size", tuple(int(value) for value in self.image_size))
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise ValueError(f"image_size must be [short, long] in pixels, got {list(self.image_size)}")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Everything but the weights that a trained network needs to be used.
+
+    Attributes:
+        model: Resolved configuration of the network, plain containers.
+        data: Resolved configuration of the data module that it was trained with.
+        classes: Name of each label.
+        category_ids: Id of each label in the annotation file.
+        preprocessing: What happens to an image before the network.
+    """
+
+    model: Mapping[str, object]
+    data: Mapping[str, object]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    preprocessing: Preprocessing
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain containers for the checkpoint."""
+        return {
+            "format": FORMAT,
+            "model": copy.deepcopy(dict(self.model)),
+            "data": copy.deepcopy(dict(self.data)),
+            "classes": list(self.classes),
+            "category_ids": list(self.category_ids),
+            "preprocessing": {key: _plain(value) for key, value in asdict(self.preprocessing).items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object], source: Path) -> CheckpointInfo:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ValueError: For another format or missing keys.
+        """
+        if values.get("format") != FORMAT:
+            raise ValueError(f"{source} has format {values.get('format')!r}, this version reads {FORMAT}")
+        try:
+            model, data = values["model"], values["data"]
+            classes, category_ids = values["classes"], values["category_ids"]
+            preprocessing = values["preprocessing"]
+        except KeyError as error:
+            raise ValueError(f"{source} lacks {error} under {KEY!r}") from error
+        if not (isinstance(model, Mapping) and isinstance(data, Mapping) and isinstance(preprocessing, Mapping)):
+            raise ValueError(f"{source}: model, data and preprocessing must be mappings")
+        if not (isinstance(classes, list) and isinstance(category_ids, list)):
+            raise ValueError(f"{source}: classes and category_ids must be lists")
+        return cls(model, data, tuple(classes), tuple(category_ids), Preprocessing(**preprocessing))
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    """Reads a checkpoint on the CPU without running code from it.
+
+    Returns:
+        What it says about the network, and the network's weights by name.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it holds more than tensors and plain containers, or was not written by `r3cnn train`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is refused: it is damaged, or it holds Python objects beyond tensors and plain containers, and "
+            "reading those could run code"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
+        raise ValueError(f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights")
+    weights = {
+        name.removeprefix(WEIGHT_PREFIX): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(WEIGHT_PREFIX)
+    }
+    return CheckpointInfo.from_dict(content[KEY], path), weights
+
+
+def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
+    """Builds a network from its resolved configuration.
+
+    Args:
+        config: Nested ``_target_`` configuration.
+        trusted: Packages that targets may come from; None for the user's own configuration.
+
+    Raises:
+        ValueError: For a target that is unknown or not trusted, or when the result is not a detector.
+    """
+    model = instantiate(config, trusted)
+    if not isinstance(model, RCNN):
+        raise ValueError(f"model._target_ builds a {type(model).__name__}, an r3cnn.detector.RCNN is needed")
+    return model
+
+
+def restore_model(path: Path, trusted_packages: Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:
+    """Rebuilds a trained network in evaluation mode on the CPU.
+
+    Args:
+        path: A checkpoint of `r3cnn train`.
+        trusted_packages: Packages of the user's own that the network may be built from.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the checkpoint is refused or its weights do not fit its configuration.
+    """
+    info, weights = load_checkpoint(path)
+    model = build_model(info.model, (*TRUSTED_PACKAGES, *trusted_packages))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its own configuration: {error}") from error
+    return model.eval(), info

@@ -1,0 +1,161 @@
+"""The Lightning side of a detector: thin, since the network and the metric know nothing of Lightning."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from r3cnn.detector import RCNN
+from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult
+from r3cnn.ops.images import normalize_images
+from r3cnn.structures import Batch
+from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
+from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
+from r3cnn.training.position import position_in, set_position
+
+NUM_SEED_BYTES = 7
+
+
+def stable_seed(*numbers: int) -> int:
+    """A seed in [0, 2^56) that is a function of the numbers alone, equal on every machine and in every process."""
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=NUM_SEED_BYTES).digest()
+    return int.from_bytes(digest, "big")
+
+
+class EvaluationModule(lightning.LightningModule):
+    """Runs a detector over the validation images and scores it after every loop.
+
+    Attributes:
+        result: Outcome of the last validation, None before the first one.
+        result_step: Optimizer step of the weights that ``result`` speaks of.
+    """
+
+    def __init__(self, model: RCNN, metric: CocoAP, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        self.metric = metric
+        self.preprocessing = preprocessing
+        self.result: EvaluationResult | None = None
+        self.result_step = -1
+
+    def normalized(self, batch: Batch) -> Tensor:
+        """(B, 3, H, W) float32 network input of a batch that lies on the device."""
+        return normalize_images(batch.images, batch.sizes, self.preprocessing.mean, self.preprocessing.std)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Detects after every loop in one backbone pass and hands the outcome to the metric."""
+        self.metric.update(batch, self.model.detect_per_loop(self.normalized(batch), batch.sizes))
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores the detections of all ranks and logs the AP of every loop."""
+        self.result = self.metric.compute()
+        self.result_step = self.global_step
+        self.metric.reset()
+        self.log_dict({f"val/{name}": value for name, value in flat_ap(self.result.metrics).items()})
+
+
+def flat_ap(metrics: Mapping[str, object]) -> dict[str, float]:
+    """``box_ap``, ``mask_ap50``, ``loop1/box_ap`` …: the numbers of ``metrics.json`` as one flat dict, undefined is NaN."""
+    found = {}
+    for kind in ("box", "mask"):
+        values = metrics.get(kind)
+        if isinstance(values, Mapping):
+            found |= {f"{kind}_{name}": math.nan if value is None else float(value) for name, value in values.items()}
+    loops = metrics.get("loops")
+    if isinstance(loops, Mapping):
+        for loop, values in loops.items():
+            found |= {f"loop{loop}/{name}": value for name, value in flat_ap(values).items()}
+    return found
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a detector is trained.
+
+    Attributes:
+        optimizer: Optimizer and its learning rate.
+        lr_schedule: The learning rate over time.
+        images_per_rank: Images of one training batch on one rank.
+        seed: Seed of the run.
+    """
+
+    optimizer: OptimizerSettings
+    lr_schedule: MultiStepSchedule
+    images_per_rank: int
+    seed: int
+
+
+class TrainingModule(EvaluationModule):
+    """Trains a detector; every random choice is a function of (seed, epoch, batch, rank), never of history."""
+
+    def __init__(self, model: RCNN, metric: CocoAP, info: CheckpointInfo, settings: TrainingSettings) -> None:
+        super().__init__(model, metric, info.preprocessing)
+        self.info = info
+        self.settings = settings
+
+    def setup(self, stage: str) -> None:
+        """Starts the data at the first batch; a resumed run moves on from there when its checkpoint is read."""
+        if stage == "fit":
+            set_position(self.trainer, 0, 0)
+
+    def on_train_epoch_start(self) -> None:
+        """Gives the epoch its own order of images."""
+        set_position(self.trainer, self.current_epoch, 0)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning knows the argument by this name
+        """Weighted sum of all losses.
+
+        Raises:
+            FloatingPointError: When it is not finite.
+        """
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(stable_seed(self.settings.seed, self.current_epoch, batch_idx, self.global_rank))
+        raw = self.model.losses(self.normalized(batch), batch.sizes, batch.targets, generator)
+        weights = self.model.loss_weights()
+        weighted = {key: weights[key] * value for key, value in raw.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(_non_finite_message(batch, raw, self.global_step))
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{key}": value.detach() for key, value in raw.items()}, batch_size=len(batch))
+        self.log_dict(
+            {f"train/weighted/{key}": value.detach() for key, value in weighted.items()}, batch_size=len(batch)
+        )
+        return total
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimizer at the rate of the real global batch, and its schedule, both per optimizer step."""
+        accumulated = self.trainer.accumulate_grad_batches
+        images_per_step = self.settings.images_per_rank * self.trainer.world_size * accumulated
+        optimizer = self.settings.optimizer.build(self.model.parameters(), images_per_step)
+        total_steps = self.trainer.estimated_stepping_batches
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)
+        multiplier = self.settings.lr_schedule.multiplier(steps_per_epoch, total_steps)
+        scheduler = LambdaLR(optimizer, multiplier)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Adds what is needed to use the network without the training configuration."""
+        checkpoint[KEY] = self.info.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
+        set_position(self.trainer, *position_in(checkpoint))
+
+
+def _non_finite_message(batch: Batch, losses: Mapping[str, Tensor], step: int) -> str:
+    culprits = {key: value.item() for key, value in losses.items() if not torch.isfinite(value)}
+    return (
+        f"the loss is not finite at step {step}: {culprits or 'the weighted sum overflowed'}; image ids "
+        f"{list(batch.image_ids)}. Look at these images, or lower optimizer.lr, or use trainer.precision=bf16-mixed "
+        "instead of 16-mixed"
+    )

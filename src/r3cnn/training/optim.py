@@ -1,0 +1,109 @@
+"""Optimizer and learning-rate schedule, as in the authors' released configuration."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import nn
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+MilestoneUnit = Literal["epoch", "step", "fraction"]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """An optimizer and the batch that its learning rate is declared for.
+
+    Attributes:
+        factory: Called with the trainable parameters and ``lr``.
+        lr: Learning rate > 0 for ``base_images`` images per step.
+        base_images: Images per step that ``lr`` is declared for; the rate is scaled linearly to the real global batch
+            (Goyal et al., arXiv 1706.02677, section 2.1).
+    """
+
+    factory: Callable[..., Optimizer]
+    lr: float
+    base_images: int
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be finite and > 0, got {self.lr}")
+        if self.base_images < 1:
+            raise ValueError(f"base_images must be >= 1, got {self.base_images}")
+
+    def scaled_lr(self, images_per_step: int) -> float:
+        """Learning rate for ``images_per_step`` images on all ranks and accumulated batches together."""
+        return self.lr * images_per_step / self.base_images
+
+    def build(self, parameters: Iterable[nn.Parameter], images_per_step: int) -> Optimizer:
+        """Optimizer over the trainable ones of ``parameters``."""
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        lr = self.scaled_lr(images_per_step)
+        log.info("learning rate %g = %g x %d/%d images per step", lr, self.lr, images_per_step, self.base_images)
+        return self.factory(trainable, lr=lr)
+
+
+@dataclass(frozen=True)
+class MultiStepSchedule:
+    """Linear warm-up, then a drop at each milestone.
+
+    Attributes:
+        milestones: Where the rate drops, ascending, in ``unit``.
+        unit: ``epoch``, ``step`` (of the optimizer) or ``fraction`` of the whole run.
+        factor: Factor of each drop, in (0, 1].
+        warmup_steps: Optimizer steps of the warm-up; cut to ``warmup_share`` of a short run.
+        warmup_start: Factor at step 0, in (0, 1].
+        warmup_share: Largest part of the run that the warm-up may take, in [0, 1].
+
+    Raises:
+        ValueError: For values out of range or milestones out of order.
+    """
+
+    milestones: Sequence[float]
+    unit: MilestoneUnit
+    factor: float
+    warmup_steps: int
+    warmup_start: float
+    warmup_share: float
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(MilestoneUnit):
+            raise ValueError(f"unit must be one of {get_args(MilestoneUnit)}, got {self.unit!r}")
+        if list(self.milestones) != sorted(self.milestones) or any(m < 0 for m in self.milestones):
+            raise ValueError(f"milestones must be >= 0 and ascending, got {list(self.milestones)}")
+        if self.unit == "fraction" and any(m > 1 for m in self.milestones):
+            raise ValueError(f"milestones must be in [0, 1] with unit=fraction, got {list(self.milestones)}")
+        for name in ("factor", "warmup_start"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if self.warmup_steps < 0 or not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"warmup_steps must be >= 0 and warmup_share in [0, 1], got {self}")
+
+    def multiplier(self, steps_per_epoch: int, total_steps: float) -> Callable[[int], float]:
+        """Factor of the learning rate as a function of the optimizer step, counted from 0.
+
+        Args:
+            steps_per_epoch: Optimizer steps in one epoch.
+            total_steps: Optimizer steps of the run; infinite when only time limits it.
+
+        Raises:
+            ValueError: For milestones in fractions of a run without a known length.
+        """
+        if self.unit == "fraction" and not math.isfinite(total_steps):
+            raise ValueError("lr_schedule.unit=fraction needs trainer.max_steps or trainer.max_epochs")
+        per_unit = {"epoch": steps_per_epoch, "step": 1, "fraction": total_steps}[self.unit]
+        drops = [round(milestone * per_unit) for milestone in self.milestones]
+        warmup = min(self.warmup_steps, total_steps * self.warmup_share)
+
+        def at(step: int) -> float:
+            decay = self.factor ** sum(step >= drop for drop in drops)
+            if step >= warmup:
+                return decay
+            return decay * (1 - (1 - step / warmup) * (1 - self.warmup_start))
+
+        return at

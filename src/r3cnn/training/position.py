@@ -1,0 +1,62 @@
+"""Where in the data a run is, so that a resumed run goes on with the very next batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import lightning
+import torch
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """A data module whose order of images is a function of the seed and the epoch."""
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        """The next pass over the training data starts at this batch of this epoch."""
+
+
+def set_position(trainer: lightning.Trainer, epoch: int, batch: int) -> None:
+    """Moves the trainer's data module.
+
+    Raises:
+        TypeError: For a data module that cannot be moved.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it in `fit`
+    if not isinstance(data, Positioned):
+        raise TypeError(f"{type(data).__name__} lacks set_position(epoch, batch): it could not be resumed")
+    data.set_position(epoch, batch)
+
+
+def position_in(checkpoint: Mapping[str, object]) -> tuple[int, int]:
+    """Epoch and batch at which training goes on from a Lightning checkpoint, both counted from 0."""
+    loop = _child(_child(checkpoint, "loops"), "fit_loop")
+    epochs = _child(_child(loop, "epoch_progress"), "current")
+    batches = _child(loop, "epoch_loop.batch_progress")
+    epoch, started = _number(epochs, "processed"), _number(epochs, "started")
+    if epoch == started:
+        return epoch, 0  # written between two epochs
+    if batches.get("is_last_batch", False):
+        return epoch + 1, 0  # written after the last batch, before Lightning counted the epoch as done
+    return epoch, _number(_child(batches, "current"), "processed")
+
+
+def _child(parent: Mapping[str, object], key: str) -> Mapping[str, object]:
+    child = parent.get(key)
+    if not isinstance(child, Mapping):
+        raise ValueError(f"the checkpoint has no training progress ({key!r} is missing): it cannot be resumed")
+    return child
+
+
+def _number(parent: Mapping[str, object], key: str) -> int:
+    value = parent.get(key)
+    if not isinstance(value, int):
+        raise ValueError(f"the checkpoint's training progress {key!r} is {value!r}, an integer is needed")
+    return value
+
+
+def step_in(path: Path) -> int:
+    """Optimizer steps that were done when the checkpoint at ``path`` was written."""
+    return _number(torch.load(path, map_location="cpu", weights_only=True, mmap=True), "global_step")

@@ -1,0 +1,102 @@
+"""A trained network as a function from an image file to objects.
+
+Three lines: ``from r3cnn import Predictor``, ``predictor = Predictor.from_checkpoint("best.ckpt")``,
+``objects = predictor("photo.jpg")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from r3cnn.data.loading import collate, load_image
+from r3cnn.detector import RCNN
+from r3cnn.evaluation.paste import to_original
+from r3cnn.evaluation.records import ResultEntry, entries_of, record_loop
+from r3cnn.ops.images import normalize_images
+from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Size, Target, canvas_of
+from r3cnn.training.checkpoint import CheckpointInfo, restore_model
+
+
+class FoundObject(ResultEntry):
+    """A COCO results entry that can be read without the annotation file."""
+
+    category_name: str
+    file_name: str
+
+
+class Predictor:
+    """Finds objects in image files, one at a time.
+
+    Args:
+        model: Trained network.
+        info: What its checkpoint says.
+        device: Where it runs.
+    """
+
+    def __init__(self, model: RCNN, info: CheckpointInfo, device: torch.device | str) -> None:
+        self.model = model.to(device).eval()
+        self.info = info
+        self.device = torch.device(device)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, device: str = "auto", trusted_packages: Sequence[str] = ()
+    ) -> Predictor:
+        """Loads a checkpoint of `r3cnn train`.
+
+        Args:
+            path: The checkpoint.
+            device: ``cpu``, ``cuda`` …; ``auto`` takes a GPU if there is one.
+            trusted_packages: Packages of your own that the network may be built from.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is refused, see `restore_model`.
+        """
+        model, info = restore_model(Path(path), trusted_packages)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model, info, device)
+
+    def __call__(self, image: str | Path, image_id: int = 0) -> list[FoundObject]:
+        """Objects in one image file, best score first, in pixels of the file.
+
+        Raises:
+            ValueError: If the file cannot be read as an image.
+        """
+        detections, size = self.detect(image)
+        return self.entries(detections[-1], size, Path(image), image_id)
+
+    def detect(self, image: str | Path) -> tuple[list[Detections], Size]:
+        """Detections after each evaluation loop, with boxes in pixels of the file, and the file's size.
+
+        Raises:
+            ValueError: If the file cannot be read as an image.
+        """
+        batch = self._batch_of(Path(image))
+        preprocessing, size = self.info.preprocessing, batch.original_sizes[0]
+        with torch.inference_mode():
+            pixels = batch.images.to(self.device)
+            pixels = normalize_images(pixels, batch.sizes, preprocessing.mean, preprocessing.std)
+            found = [loop[0] for loop in self.model.detect_per_loop(pixels, batch.sizes)]
+        return [replace(loop, boxes=to_original(loop.boxes, batch.sizes[0], size)) for loop in found], size
+
+    def entries(self, found: Detections, size: Size, image: Path, image_id: int) -> list[FoundObject]:
+        """COCO results entries of detections in pixels of a file of ``size``."""
+        names, ids = self.info.classes, self.info.category_ids
+        entries = entries_of(image_id, record_loop(found, size, size), size, ids)
+        labels = found.labels.tolist()
+        return [
+            {**entry, "category_name": names[label], "file_name": image.name}
+            for entry, label in zip(entries, labels, strict=True)
+        ]
+
+    def _batch_of(self, path: Path) -> Batch:
+        pixels, original_size = load_image(path, self.info.preprocessing.image_size)
+        canvas = canvas_of((pixels.shape[-2], pixels.shape[-1]), self.info.preprocessing.divisor)
+        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(canvas))
+        return collate([Example(pixels, nothing, 0, original_size)])

@@ -1,0 +1,148 @@
+"""Progress of the whole run with the time that is left: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+log = logging.getLogger(__name__)
+
+
+class RunProgress(ProgressBar):
+    """Counts optimizer steps of the run and batches of an evaluation.
+
+    Args:
+        seconds_between_lines: When the output is not a terminal, a line is logged at most this often.
+    """
+
+    def __init__(self, seconds_between_lines: float) -> None:
+        super().__init__()
+        self.seconds_between_lines = seconds_between_lines
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._clock = RunClock(0, math.inf)
+        self._last_line = -math.inf
+
+    def disable(self) -> None:
+        """Shows nothing; Lightning calls it on every rank but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Shows something again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Starts the clock of the run."""
+        self._begin(trainer.global_step, trainer.estimated_stepping_batches)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Shows the step, the loss and the time left."""
+        if not self._enabled or not self._is_due():
+            return
+        loss = trainer.progress_bar_metrics.get("train/loss", math.nan)
+        self._show(f"epoch {trainer.current_epoch + 1}", trainer.global_step, f"loss {float(loss):.3f}")
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Closes the bar."""
+        self._end()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the terminal back."""
+        self._end()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Starts the clock of an evaluation that is not part of training."""
+        if trainer.state.fn != "fit":
+            self._begin(0, sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Shows how far the evaluation is."""
+        if trainer.state.fn != "fit" and self._enabled and self._is_due():
+            self._show("evaluation", batch_idx + 1, "")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Closes the bar of an evaluation that is not part of training."""
+        if trainer.state.fn != "fit":
+            self._end()
+
+    def _begin(self, done: int, total: float) -> None:
+        self._clock = RunClock(done, total)
+        self._last_line = time.monotonic()
+        if self._enabled and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            length = total if math.isfinite(total) else None
+            self._task = self._bar.add_task("", total=length, completed=done, status="")
+            self._bar.start()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line < (0.2 if self._bar is not None else self.seconds_between_lines):
+            return False
+        self._last_line = now
+        return True
+
+    def _show(self, what: str, done: int, extra: str) -> None:
+        status = "  ".join(part for part in (self._clock.describe(done), extra) if part)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what, completed=done, status=status)
+        else:
+            log.info("%s  %s", what, status)
+
+
+class RunClock:
+    """Speed and time left of a run.
+
+    Args:
+        start: Steps that were done before the clock started (a resumed run).
+        total: Steps of the whole run; infinite if unknown.
+    """
+
+    def __init__(self, start: int, total: float) -> None:
+        self.start = start
+        self.total = total
+        self._began = time.monotonic()
+
+    def describe(self, done: int) -> str:
+        """``120/1000  2.1 it/s  ETA 0:06:59``."""
+        speed = (done - self.start) / max(time.monotonic() - self._began, 1e-9)
+        if not math.isfinite(self.total):
+            return f"{done}  {speed:.2f} it/s"
+        if speed == 0:
+            return f"{done}/{int(self.total)}"
+        return f"{done}/{int(self.total)}  {speed:.2f} it/s  ETA {_clock_time((self.total - done) / speed)}"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
