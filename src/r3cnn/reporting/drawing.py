@@ -5,6 +5,8 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +54,12 @@ def text_color(ground: Color) -> Color:
     return (0, 0, 0) if luminance > 140 else (255, 255, 255)
 
 
-def font_of(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font, so that pictures look alike on every machine."""
-    return ImageFont.load_default(max(size, MIN_FONT))
+@lru_cache(maxsize=16)
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships: pictures look alike everywhere, and class names of most scripts show."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", max(size, MIN_FONT))
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark], *, scale: float = 1.0) -> Image.Image:
@@ -67,7 +72,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], *, scale: float = 1.0)
     """
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     canvas = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    line = max(1, round(max(width, height) / 450))
+    line = max(1, round(max(width, height) / 300))
     pixels = np.array(canvas)
     for mark in sorted(marks, key=lambda one: -_area(one.box)):
         _blend_mask(pixels, mark, scale, line)
@@ -114,7 +119,8 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: Mark, scale: float, line: int) ->
     if not mark.is_outline:
         draw.rectangle((x1, y1, x2, y2), outline=mark.color, width=line)
         return
-    dash = 4.0 * max(1, line)
+    line = max(1, line // 2)
+    dash = 4.0 * line + 2
     for start, stop, level, is_across in (
         (x1, x2, y1, True),
         (x1, x2, y2, True),
@@ -129,7 +135,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: Mark, scale: float, line: int) ->
 
 def _draw_labels(draw: ImageDraw.ImageDraw, marks: Iterable[Mark], scale: float, size: tuple[int, int]) -> None:
     """Puts each label at the first free corner of its box; leaves it out where all are taken."""
-    font = font_of(round(max(size) / 48))
+    font = font_of(round(max(size) / 52))
     taken: list[Rectangle] = []
     for mark in marks:
         if not mark.text:

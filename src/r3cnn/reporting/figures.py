@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,18 @@ from r3cnn.structures import Detections, Size, Target
 MAX_LABELS = 40
 PANEL_SIDES = (560, 900)
 GAP = 16
+LEGEND_WIDTH = 180
 INK: Color = (32, 32, 36)
 PAPER: Color = (255, 255, 255)
 TRUTH: Color = (255, 255, 255)
-# From bad to good, apart for colour-blind readers too: red, amber, sky blue.
-IOU_COLORS = ((0.5, (214, 39, 40)), (0.75, (255, 187, 40)), (1.0, (56, 182, 255)))
+# From bad to good. Red and blue at the ends stay apart for colour-blind readers; the number stands at the box as well.
+IOU_COLORS = (
+    (0.5, (220, 40, 40)),
+    (0.65, (255, 140, 30)),
+    (0.8, (255, 221, 60)),
+    (0.9, (90, 220, 130)),
+    (1.0, (40, 180, 255)),
+)
 
 
 def overlay(
@@ -52,7 +60,7 @@ def draw_predictions(
     *,
     score_threshold: float = 0.5,
 ) -> None:
-    """Saves the predictions beside the ground truth.
+    """Saves the predictions beside the ground truth; an object that was found has the same colour on both sides.
 
     Args:
         image: (3, h, w) uint8 RGB.
@@ -64,6 +72,7 @@ def draw_predictions(
     """
     predicted = prediction_marks(detections, _size(image), class_names, score_threshold)
     truth = truth_marks(ground_truth, class_names)
+    predicted = _colored_like(predicted, truth)
     panels = [
         (f"prediction: {len(predicted)} with score ≥ {score_threshold:g}", predicted),
         (f"ground truth: {len(truth)}", truth),
@@ -79,7 +88,7 @@ def draw_loop_strip(
     *,
     score_threshold: float = 0.5,
 ) -> None:
-    """Saves one strip with the boxes after loop 1, 2, …, coloured by their IoU with the nearest ground truth.
+    """Saves one strip with the boxes after loop 1, 2, …, coloured by their IoU with the best fitting ground truth.
 
     Args:
         image: (3, h, w) uint8 RGB.
@@ -111,7 +120,7 @@ def best_ious(boxes: Tensor, truth: Tensor) -> Tensor:
 
 
 def iou_color(iou: float) -> Color:
-    """Red at an IoU of 0.5 and below, amber at 0.75, sky blue at 1."""
+    """Red at an IoU of 0.5 and below, over orange, yellow and green to blue at 1."""
     levels = [level for level, _ in IOU_COLORS]
     red, green, blue = (
         round(float(np.interp(iou, levels, [color[channel] for _, color in IOU_COLORS]))) for channel in range(3)
@@ -127,25 +136,31 @@ def prediction_marks(
     keep = keep[detections.scores[keep].argsort(descending=True, stable=True)]
     boxes, scores, labels = detections.boxes[keep], detections.scores[keep].tolist(), detections.labels[keep].tolist()
     windows = windows_of(boxes, size)
+    names = _worth_saying(class_names)
     codes = paste_and_encode(detections.masks[keep], boxes, size).counts
     marks = []
     for number, (box, counts, (x1, y1, x2, y2)) in enumerate(zip(boxes.tolist(), codes, windows, strict=True)):
         mask = coco_mask.decode({"size": [*size], "counts": counts})[y1:y2, x1:x2].astype(bool)
-        text = f"{class_names[labels[number]]} {scores[number]:.2f}" if len(keep) <= MAX_LABELS else ""
+        text = f"{names[labels[number]]} {scores[number]:.2f}".strip() if len(keep) <= MAX_LABELS else ""
         marks.append(Mark(_rectangle(box), instance_color(number), text, mask, (x1, y1)))
     return marks
 
 
 def truth_marks(target: Target, class_names: Sequence[str]) -> list[Mark]:
     """Ground truth with its masks cut to their windows."""
-    marks, start, pixels = [], 0, target.masks.pixels.cpu().numpy()
+    marks, start, pixels, names = [], 0, target.masks.pixels.cpu().numpy(), _worth_saying(class_names)
     rows = zip(target.boxes.tolist(), target.labels.tolist(), target.masks.windows.tolist(), strict=True)
     for number, (box, label, (x, y, width, height)) in enumerate(rows):
         mask = pixels[start : start + width * height].reshape(height, width).astype(bool)
         start += width * height
-        text = class_names[label] if len(target) <= MAX_LABELS else ""
+        text = names[label] if len(target) <= MAX_LABELS else ""
         marks.append(Mark(_rectangle(box), instance_color(number), text, mask, (x, y)))
     return marks
+
+
+def _worth_saying(class_names: Sequence[str]) -> Sequence[str]:
+    """The names, or nothing where there is but one class: it would hide small objects and tell nothing."""
+    return class_names if len(class_names) > 1 else [""]
 
 
 def _rectangle(box: Sequence[float]) -> tuple[float, float, float, float]:
@@ -188,14 +203,33 @@ def _with_legend(sheet: Image.Image) -> Image.Image:
     legend.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(legend)
     middle, left = sheet.height + 12, GAP
-    for text in ("IoU with the nearest ground truth (dashed)   ≤ 0.5",):
-        draw.text((left, middle), text, fill=INK, font=font, anchor="lm")
-        left += round(draw.textlength(text, font=font)) + 8
-    for column in range(160):
-        color = iou_color(0.5 + column / 320)
+    text = "IoU with the best fitting ground truth (dashed):   ≤ 0.5"
+    draw.text((left, middle), text, fill=INK, font=font, anchor="lm")
+    left += round(draw.textlength(text, font=font)) + 8
+    for column in range(LEGEND_WIDTH):
+        color = iou_color(0.5 + 0.5 * column / LEGEND_WIDTH)
         draw.line((left + column, middle - 8, left + column, middle + 8), fill=color)
-    draw.text((left + 168, middle), "1.0", fill=INK, font=font, anchor="lm")
+    draw.text((left + LEGEND_WIDTH + 8, middle), "1.0", fill=INK, font=font, anchor="lm")
     return legend
+
+
+def _colored_like(predicted: Sequence[Mark], truth: Sequence[Mark]) -> list[Mark]:
+    """Gives each prediction the colour of its ground truth (box IoU of at least 0.5, best score first)."""
+    free = set(range(len(truth)))
+    colored = []
+    overlaps = box_iou(_boxes(predicted), _boxes(truth)).tolist()
+    for number, (mark, ious) in enumerate(zip(predicted, overlaps, strict=True)):
+        best = max(free, key=lambda one: ious[one], default=None)
+        if best is None or ious[best] < 0.5:
+            colored.append(replace(mark, color=instance_color(len(truth) + number)))
+            continue
+        free.remove(best)
+        colored.append(replace(mark, color=truth[best].color))
+    return colored
+
+
+def _boxes(marks: Sequence[Mark]) -> Tensor:
+    return torch.tensor([mark.box for mark in marks]).reshape(-1, 4)
 
 
 def _save(picture: Image.Image, path: Path) -> None:
