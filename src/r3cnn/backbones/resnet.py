@@ -35,8 +35,7 @@ class ResNet(nn.Module):
         norm: ``bn_eval``: running statistics fixed, affine parameters trained outside frozen stages (the paper's).
             ``bn``: batch statistics. ``sync_bn``: batch statistics over all ranks. ``group_norm``: 32 groups
             (arXiv 1803.08494), for training from scratch with few images.
-        frozen_stages: 0: nothing is frozen; 1: the stem; 2: stem and C2, and so on up to 5. The paper's networks
-            freeze stem and C2 (there called ``frozen_stages=1``).
+        frozen_stages: -1: nothing is frozen; 0: the stem; 1: stem and C2 (the paper's), and so on up to 4.
         weights: Name of torchvision's ImageNet weights such as ``ResNet50_Weights.IMAGENET1K_V1``, or ``None``.
             They are fetched by ``fetch_weights``, never by building the module.
 
@@ -50,8 +49,8 @@ class ResNet(nn.Module):
             raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {depth}")
         if norm not in get_args(Norm):
             raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
-        if not 0 <= frozen_stages <= 5:
-            raise ValueError(f"frozen_stages must be in [0, 5], got {frozen_stages}")
+        if not -1 <= frozen_stages <= 4:
+            raise ValueError(f"frozen_stages must be in [-1, 4], got {frozen_stages}")
         block, layers = _BLOCKS[depth]
         net = resnet.ResNet(block, layers, num_classes=1, norm_layer=_NORMS[norm])
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -60,7 +59,7 @@ class ResNet(nn.Module):
         self.weights = weights
         self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
         self._frozen = [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4][
-            : frozen_stages + 1 if frozen_stages else 0
+            : frozen_stages + 2 if frozen_stages >= 0 else 0
         ]
         for module in self._frozen:
             module.requires_grad_(False)
@@ -97,6 +96,6 @@ class ResNet(nn.Module):
             raise RuntimeError(
                 f"cannot fetch {self.weights} ({error}). Either download the file on a machine with internet access "
                 "and copy it into torch's hub cache ($TORCH_HOME/hub/checkpoints), or train from scratch with "
-                "`backbone.weights=null backbone.norm=group_norm backbone.frozen_stages=0`."
+                "`backbone.weights=null backbone.norm=group_norm backbone.frozen_stages=-1`."
             ) from error
         self.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})

@@ -26,5 +26,9 @@ def fuse_scores(logits: Sequence[Tensor], rule: ScoreFusion) -> Tensor:
     stacked = torch.stack([loop.float() for loop in logits])  # (loops, ..., K + 1)
     if rule == "mean_probs":
         return stacked.softmax(dim=-1).mean(dim=0)
-    fused = {"mean_logits": lambda: stacked.mean(dim=0), "max": lambda: stacked.amax(dim=0), "last": lambda: stacked[-1]}
+    fused = {
+        "mean_logits": lambda: stacked.mean(dim=0),
+        "max": lambda: stacked.amax(dim=0),
+        "last": lambda: stacked[-1],
+    }
     return fused[rule]().softmax(dim=-1)

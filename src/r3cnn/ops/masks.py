@@ -41,7 +41,7 @@ def _has_area(boxes: Tensor) -> Tensor:
 
 
 def _padded_windows(masks: InstanceMasks) -> Tensor:
-    """(G, H, W) float32 windows with a rim, padded to a common size; at the canvas border the rim repeats the border."""
+    """(G, H, W) float32 windows with a rim, padded to a common size; at the canvas border the rim repeats it."""
     device = masks.pixels.device
     left, top, width, height = masks.windows.T[:, :, None, None]  # (G, 1, 1) each
     starts = (masks.windows[:, 2] * masks.windows[:, 3]).cumsum(0)[:, None, None] - width * height

@@ -68,7 +68,7 @@ class BalancedSampler:
 
 
 def _choose(priority: Tensor, allowed: Tensor, slots: int, limit: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Indices (B, slots) of the allowed boxes with the highest priority, 2N where there is none, and their number (B,)."""
+    """Indices (B, slots) of the allowed boxes of highest priority, 2N where there is none, and their number (B,)."""
     total = allowed.shape[1]
     best, index = torch.where(allowed, priority, -1.0).topk(slots, dim=1)
     taken = best >= 0

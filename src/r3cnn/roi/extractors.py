@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from r3cnn.roi.rois import RoiRows
+from r3cnn.structures import RoiRows
 
 
 class RoIExtractor(Protocol):

@@ -23,7 +23,7 @@ class MaskHead(Protocol):
 
 
 class FCNMaskHead(nn.Module):
-    """Four 3x3 convolutions, upsampling and a 1x1 convolution (arXiv 1703.06870), with mask feedback (arXiv 1901.07518).
+    """3x3 convolutions, upsampling, a 1x1 convolution (arXiv 1703.06870), with mask feedback (arXiv 1901.07518).
 
     Args:
         in_channels: C, channels of the pooled features and of every layer.

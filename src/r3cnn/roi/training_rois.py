@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from r3cnn.ops.matching import Matcher
 from r3cnn.ops.sampling import BalancedSampler
-from r3cnn.roi.rois import Rois
-from r3cnn.structures import InstanceMasks, Target
+from r3cnn.structures import InstanceMasks, Rois, Target
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,12 @@ class BatchTargets:
         valid = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
         return cls(boxes, labels, valid, tuple(target.masks for target in targets))
 
+    def boxes_of(self, gt: Tensor) -> Tensor:
+        """(B, S, 4) boxes of ground-truth indices (B, S); zeros where the batch has no ground truth at all."""
+        if self.boxes.shape[1] == 0:
+            return self.boxes.new_zeros(*gt.shape, 4)
+        return self.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -63,6 +68,31 @@ class Samples:
     candidate: Tensor
     iou: Tensor
     max_positives: int
+
+    @classmethod
+    def unlabelled(cls, rois: Rois) -> Samples:
+        """All RoIs as they are, none of them labelled: what inference works on."""
+        nothing = torch.zeros_like(rois.valid)
+        zero = torch.zeros_like(rois.valid, dtype=torch.int64)
+        return cls(rois, nothing, zero, zero, nothing, zero, rois.boxes[..., 0] * 0, 0)
+
+    @property
+    def handed_on(self) -> Tensor:
+        """(B, S) bool: RoIs whose refined boxes the next loop gets; ground truth is added there anew."""
+        return self.rois.valid & ~self.is_gt
+
+    def positives(self) -> Samples:
+        """The slots that can hold positives, for the mask head."""
+        stop = self.max_positives
+        return replace(
+            self,
+            rois=Rois(self.rois.boxes[:, :stop], self.positive[:, :stop]),
+            positive=self.positive[:, :stop],
+            gt=self.gt[:, :stop],
+            labels=self.labels[:, :stop],
+            is_gt=self.is_gt[:, :stop],
+            candidate=self.candidate[:, :stop],
+        )
 
 
 @torch.no_grad()

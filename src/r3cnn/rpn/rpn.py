@@ -14,7 +14,7 @@ from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits
 from r3cnn.ops.matching import Matcher
 from r3cnn.ops.nms import grouped_nms, top_per_image
 from r3cnn.ops.sampling import BalancedSampler, Sampled
-from r3cnn.roi.rois import Rois
+from r3cnn.structures import Rois
 from r3cnn.rpn.anchors import AnchorGenerator
 from r3cnn.structures import Size, Target, canvas_of
 
@@ -100,7 +100,9 @@ class RPN(nn.Module):
         with torch.no_grad():
             proposals = self._select(logits, deltas, anchors, sizes, self.train_proposals)
         usable = self._usable(features, sizes, torch.cat(anchors))
-        losses = self._losses(torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), usable, targets, generator)
+        losses = self._losses(
+            torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), usable, targets, generator
+        )
         return proposals, losses
 
     def _predict(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -1,0 +1,85 @@
+"""From fused class probabilities and boxes to the detections of each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r3cnn.ops.nms import grouped_nms, top_per_image
+from r3cnn.structures import Rois
+
+# Greedy NMS in score order decides about a box from better ones only, so the best candidates are enough if they
+# already fill the list of detections; if not, all candidates are looked at.
+_FIRST_CANDIDATES = 2000
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """Which boxes become detections.
+
+    Attributes:
+        score_threshold: A class probability must be larger than this, in [0, 1).
+        nms_threshold: IoU above which the worse of two boxes of one class is dropped.
+        max_detections: Best detections of an image that are kept.
+    """
+
+    score_threshold: float
+    nms_threshold: float
+    max_detections: int
+
+
+@dataclass(frozen=True)
+class SelectedBoxes:
+    """D slots per image, best score first.
+
+    Attributes:
+        rois: The boxes, as RoIs for the mask head.
+        scores: (B, D) float32.
+        labels: (B, D) int64 in [0, K).
+    """
+
+    rois: Rois
+    scores: Tensor
+    labels: Tensor
+
+
+def select_boxes(probabilities: Tensor, boxes: Tensor, valid: Tensor, settings: DetectionSettings) -> SelectedBoxes:
+    """Threshold, NMS per class, and the best of each image.
+
+    Args:
+        probabilities: (B, R, K + 1), background last.
+        boxes: (B, R, 4) for all classes, or (B, R, K, 4) class by class; clipped to the image.
+        valid: (B, R) bool.
+        settings: Thresholds.
+    """
+    num_classes = probabilities.shape[2] - 1
+    scores = torch.where(valid[..., None], probabilities[..., :num_classes], -1.0).flatten(1)  # (B, R * K)
+    for candidates in (min(_FIRST_CANDIDATES, scores.shape[1]), scores.shape[1]):
+        selected, is_complete = _select(scores, boxes, num_classes, candidates, settings)
+        if candidates == scores.shape[1] or bool(is_complete):
+            break
+    return selected
+
+
+def _select(
+    scores: Tensor, boxes: Tensor, num_classes: int, candidates: int, settings: DetectionSettings
+) -> tuple[SelectedBoxes, Tensor]:
+    """Selection among the best ``candidates`` of each image, and whether more of them could change nothing."""
+    images = scores.shape[0]
+    best, flat = scores.topk(candidates, dim=1)  # (B, M)
+    row, label = flat // num_classes, flat % num_classes
+    image = torch.arange(images, device=scores.device)[:, None]
+    box = boxes[image, row] if boxes.ndim == 3 else boxes[image, row, label]  # (B, M, 4)
+    possible = best > settings.score_threshold
+    group = image * num_classes + label
+    kept = grouped_nms(box.flatten(0, 1), best.flatten(), group.flatten(), settings.nms_threshold)
+    keep = torch.zeros(best.numel(), dtype=torch.bool, device=best.device)
+    keep[kept] = True
+    keep = keep.view_as(best) & possible
+    index, valid = top_per_image(keep, best, settings.max_detections)
+    rois = Rois(box.gather(1, index[..., None].expand(-1, -1, 4)), valid)
+    is_full = keep.sum(dim=1) >= settings.max_detections
+    has_seen_all = ~possible[:, -1] if candidates else torch.ones_like(is_full)
+    return SelectedBoxes(rois, best.gather(1, index), label.gather(1, index)), (is_full | has_seen_all).all()
