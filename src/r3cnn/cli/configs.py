@@ -9,7 +9,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import r3cnn
-from r3cnn.data.annotations import classes_of
 
 Config = dict[str, object]
 
@@ -54,6 +53,8 @@ def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None)
     Raises:
         ValueError: If the annotations cannot be read.
     """
+    from r3cnn.data.annotations import classes_of
+
     data = config.get("data")
     if data is not None and data.get("classes", ()) is None:
         classes = known_classes or classes_of(Path(data.root).expanduser() / data.train.annotations)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from r3cnn.cli.configs import config_folder, register_resolvers
 
 USAGE_ERROR = 2
+CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval")  # advertisements, time stamps
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ def run_command(command: Command, overrides: list[str]) -> None:
 
     def task(config: DictConfig) -> None:
         sys.argv = whole_call  # Lightning starts further ranks with it
-        importlib.import_module(f"r3cnn.cli.{command.name}").run(config)
+        module = importlib.import_module(f"r3cnn.cli.{command.name}")
+        for chatty in CHATTY_LOGGERS:
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        module.run(config)
 
     sys.argv = [whole_call[0], *overrides]
     try:

@@ -16,6 +16,7 @@ from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.training.build import instantiate
 
 Part = TypeVar("Part")
+METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 
 
 def checked(part: object, kind: type[Part], name: str) -> Part:
@@ -38,8 +39,8 @@ def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> C
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
     """The metric against the validation file of ``data``."""
-    settings = {"annotations": data.val_annotations, "category_ids": data.category_ids}
-    return checked(instantiate({**config, **settings, "_partial_": False}), CocoAP, "evaluation")
+    from_data = {"annotations": data.val_annotations, "category_ids": data.category_ids}
+    return checked(instantiate({"_target_": METRIC, **config, **from_data}), CocoAP, "evaluation")
 
 
 def build_trainer(config: DictConfig) -> lightning.Trainer:

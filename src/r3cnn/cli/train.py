@@ -38,8 +38,7 @@ def run(config: DictConfig) -> None:
     trainer = build_trainer(config)
     if resume is None:
         module.model.backbone.fetch_weights()
-    else:
-        _cut_log(trainer, step_in(resume))
+    _cut_logs(trainer, 0 if resume is None else step_in(resume))
     with warnings.catch_warnings():
         # It is: its order is a function of (seed, epoch), and the checkpoint's position is handed to it.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
@@ -85,7 +84,8 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
     return TrainingModule(network, build_metric(plain(config.evaluation), data), info, settings)
 
 
-def _cut_log(trainer: lightning.Trainer, step: int) -> None:
+def _cut_logs(trainer: lightning.Trainer, step: int) -> None:
+    """Drops what an earlier run in the same folder wrote from ``step`` on."""
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger):
             logger.keep_rows_before(step)

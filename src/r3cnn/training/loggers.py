@@ -1,3 +1,97 @@
+"""Where numbers go during a run: a CSV file, Weights & Biases, or both."""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+WANDB_HOST = "api.wandb.ai"
+
+
+class CsvLogger(Logger):
+    """One row per logging step in ``metrics.csv``, kept when a run is resumed.
+
+    Lightning's own logger deletes the rows of the run before.
+
+    Args:
+        folder: Where ``metrics.csv`` lies.
+        flush_every: Rows that are held back before the file is written.
+    """
+
+    def __init__(self, folder: str, flush_every: int) -> None:
+        super().__init__()
+        if flush_every < 1:
+            raise ValueError(f"flush_every must be >= 1, got {flush_every}")
+        self.path = Path(folder) / "metrics.csv"
+        self.flush_every = flush_every
+        self._waiting: list[dict[str, float]] = []
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it; there is one table per folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it; there is one table per folder."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Notes one row."""
+        row = {key: value.item() if isinstance(value, Tensor) else value for key, value in metrics.items()}
+        self._waiting.append({**row, "step": -1 if step is None else step})
+        if len(self._waiting) >= self.flush_every:
+            self.save()
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: object) -> None:
+        """Nothing: ``config.yaml`` holds them."""
+
+    @rank_zero_only
+    def keep_rows_before(self, step: int) -> None:
+        """Drops the rows from ``step`` on, which a resumed run is going to write again, or all for step 0."""
+        rows = [row for row in self._read() if int(row["step"]) < step]
+        if self.path.is_file():
+            self._write(rows)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the rows that wait; appends unless a new column has come up."""
+        if not self._waiting:
+            return
+        rows, self._waiting = self._waiting, []
+        known = self._columns()
+        if not known or any(key not in known for row in rows for key in row):
+            self._write([*self._read(), *rows])
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, known).writerows(rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes what is left."""
+        self.save()
+
+    def _columns(self) -> list[str]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
     def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
         columns = sorted({key for row in rows for key in row} - {"step"})
         self.path.parent.mkdir(parents=True, exist_ok=True)

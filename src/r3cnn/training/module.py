@@ -137,6 +137,7 @@ class TrainingModule(EvaluationModule):
         accumulated = self.trainer.accumulate_grad_batches
         images_per_step = self.settings.images_per_rank * self.trainer.world_size * accumulated
         optimizer = self.settings.optimizer.build(self.model.parameters(), images_per_step)
+        self.trainer.fit_loop.setup_data()  # else a run limited by steps alone does not know its epochs' length yet
         total_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)
         multiplier = self.settings.lr_schedule.multiplier(steps_per_epoch, total_steps)
