@@ -21,10 +21,13 @@ def write_outcome(
 ) -> None:
     """Writes ``metrics.json``, ``detections.json`` and pictures, and prints the AP per loop and per class."""
     from r3cnn.reporting.console import print_metrics
+    from r3cnn.reporting.curves import plot_training_curves
 
     write_metrics(result, output_dir / "metrics.json")
     write_detections(result, output_dir / "detections.json")
     print_metrics(result.metrics)
+    if (output_dir / "metrics.csv").is_file():
+        plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / "training_curves.png")
     if num_pictures > 0:
         draw_pictures(module, data, output_dir / "pictures", num_pictures)
     log.info("written to %s", output_dir)

@@ -110,6 +110,10 @@ class TrainingModule(EvaluationModule):
         """Gives the epoch its own order of images."""
         set_position(self.trainer, self.current_epoch, 0)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes the log count optimizer steps; after some resumes Lightning's own count is one ahead."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning knows the argument by this name
         """Weighted sum of all losses.
 
