@@ -59,8 +59,9 @@ def class_table(metrics: Metrics) -> Table | None:
     if not rows:
         return None
     absent = len(metrics["per_class"]) - len(rows)
-    note = f"{absent} without ground truth left out" if absent else None
-    table = Table(title="Average precision per class (%)", title_justify="left", caption=note, caption_justify="left")
+    note = f"without ground truth: {absent}" if absent else None
+    title = "Average precision per class (%)"
+    table = Table(title=title, caption=note, title_justify="left", caption_justify="left", min_width=len(title))
     side_by_side = min(MAX_SIDE_BY_SIDE, math.ceil(len(rows) / CLASSES_PER_COLUMN))
     for _ in range(side_by_side):
         table.add_column("class")

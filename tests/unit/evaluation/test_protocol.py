@@ -1,0 +1,119 @@
+"""Both back-ends against each other, and against pycocotools on the written detections alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torch.nn import functional
+
+from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult, write_detections, write_metrics
+from r3cnn.structures import Batch, Detections, InstanceMasks, Target
+
+SCALE = 1.3
+KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+
+
+def noisy_copies(coco: COCO, image_id: int, generator: torch.Generator) -> Detections:
+    """Detections near the ground truth of an image, some doubled, some of a wrong class, some with a poor mask."""
+    info, labels = coco.imgs[image_id], sorted(coco.getCatIds())
+    rows = [one for one in coco.imgToAnns[image_id] for _ in range(2)]
+    boxes = torch.tensor([one["bbox"] for one in rows]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    boxes = boxes + torch.randn(boxes.shape, generator=generator) * sides * 0.06
+    extent = torch.tensor([info["width"], info["height"]]).repeat(2)
+    boxes = torch.minimum(boxes.clamp(min=0), extent)
+    masks = [crop(torch.from_numpy(coco.annToMask(one)).float(), box) for one, box in zip(rows, boxes, strict=True)]
+    classes = torch.tensor([labels.index(one["category_id"]) for one in rows], dtype=torch.int64)
+    wrong = torch.rand(len(rows), generator=generator) < 0.2
+    scores = (torch.rand(len(rows), generator=generator) * 20).round() / 20  # ties on purpose
+    return Detections(
+        boxes=boxes * SCALE,
+        scores=scores,
+        labels=torch.where(wrong, (classes + 1) % len(labels), classes),
+        masks=torch.stack(masks) if masks else torch.zeros(0, 28, 28),
+        mask_scores=scores * torch.rand(len(rows), generator=generator),
+        has_mask_scores=True,
+    )
+
+
+def crop(mask: Tensor, box: Tensor) -> Tensor:
+    """(28, 28) bilinear samples of a mask on a grid over a box."""
+    centres = (torch.arange(28) + 0.5) / 28
+    across = (box[0] + centres * (box[2] - box[0])) / mask.shape[1] * 2 - 1
+    down = (box[1] + centres * (box[3] - box[1])) / mask.shape[0] * 2 - 1
+    grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=2)
+    return functional.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
+
+
+def evaluate(path: Path, backend: str, area_from: str = "mask", every: int = 1) -> EvaluationResult:
+    coco = COCO(str(path))
+    metric = CocoAP(path, sorted(coco.getCatIds()), backend=backend, area_from=area_from)
+    generator = torch.Generator().manual_seed(0)
+    for image_id in sorted(coco.imgs)[::every]:
+        size = (coco.imgs[image_id]["height"], coco.imgs[image_id]["width"])
+        resized = (round(size[0] * SCALE), round(size[1] * SCALE))
+        empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(resized))
+        batch = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), (resized,), (size,), (image_id,), (empty,))
+        metric.update(batch, [[noisy_copies(coco, image_id, generator)] for _ in range(2)])
+    return metric.compute()
+
+
+def figures(node: object) -> list[float]:
+    if isinstance(node, dict):
+        return [value for child in node.values() for value in figures(child)]
+    return [-1.0 if node is None else float(str(node))]
+
+
+def by_pycocotools(path: Path, detections: Path, kind: str) -> list[float | None]:
+    """What a user would run on the two files; masks with their own area, ranked by ``mask_score``."""
+    entries = json.loads(detections.read_text())
+    if kind == "segm":
+        for entry in entries:
+            del entry["bbox"]
+            entry["score"] = entry["mask_score"]
+    truth = COCO(str(path))
+    evaluation = COCOeval(truth, truth.loadRes(entries), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return [None if value == -1 else float(value) for value in evaluation.stats[:6]]
+
+
+@pytest.fixture(scope="module")
+def annotations(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Polygons, an image without objects and a crowd region."""
+    path = next((shapes_root / "annotations").glob("*val*.json"))
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    changed = tmp_path_factory.mktemp("truth") / "instances.json"
+    changed.write_text(json.dumps(content))
+    return changed
+
+
+@pytest.mark.parametrize("area_from", ["mask", "box"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_both_backends_give_the_same_figures(annotations: Path, area_from: str, every: int) -> None:
+    fast = figures(evaluate(annotations, "faster_coco_eval", area_from, every).metrics)
+    reference = figures(evaluate(annotations, "pycocotools", area_from, every).metrics)
+    assert np.allclose(fast, reference, rtol=0, atol=1e-12)
+    assert len({round(value, 6) for value in fast}) > 8
+
+
+@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+def test_the_metrics_are_what_pycocotools_computes_from_the_written_detections_alone(
+    annotations: Path, tmp_path: Path, backend: str
+) -> None:
+    result = evaluate(annotations, backend)
+    write_metrics(result, tmp_path / "metrics.json")
+    write_detections(result, tmp_path / "detections.json")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for kind, iou_type in (("box", "bbox"), ("mask", "segm")):
+        expected = by_pycocotools(annotations, tmp_path / "detections.json", iou_type)
+        assert [metrics[kind][key] for key in KEYS] == pytest.approx(expected, abs=1e-9)
+        assert 0.1 < metrics[kind]["ap"] < 0.95
