@@ -44,7 +44,8 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            pixels = _to_rgb(ImageOps.exif_transpose(file))
+            ImageOps.exif_transpose(file, in_place=True)
+            pixels = _to_rgb(file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as an image: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -60,7 +61,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
             raise ValueError(f"its pixels reach from {wide.min():g} to {wide.max():g}, 16 bits are the most")
         grey = np.round(wide / 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def collate(examples: Sequence[Example]) -> Batch:

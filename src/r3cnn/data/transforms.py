@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r3cnn.data.annotations import Objects
-from r3cnn.data.segmentation import decode, extent
+from r3cnn.data.segmentation import Crop, decode
 from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
 
 MIN_SIDE = 1.0
@@ -91,10 +91,15 @@ def _transform_masks(
         columns = columns[::-1]
     crops, corners = [], []
     for segment, box in zip(segments, boxes.tolist(), strict=True):
-        x1, y1, x2, y2 = _window(box, extent(segment, old), old, new, flip=flip)
-        by_column = decode(segment, old).T  # (w, h), contiguous
-        crop = by_column[columns[x1:x2]][:, rows[y1:y2]].T
-        crops.append(torch.from_numpy(np.ascontiguousarray(crop)))
+        found = decode(segment, old)
+        x1, y1, x2, y2 = _window(box, found, old, new, flip=flip)
+        crop = torch.zeros(y2 - y1, x2 - x1, dtype=torch.uint8)
+        if found is not None:
+            inside = columns[x1:x2] - found.x
+            is_inside = (inside >= 0) & (inside < len(found.columns))
+            picked = found.columns[inside[is_inside]][:, rows[y1:y2]]
+            crop.numpy()[:, is_inside] = picked.T
+        crops.append(crop)
         corners.append((x1, y1))
     return InstanceMasks.from_windows(crops, corners, canvas_of(new))
 
@@ -105,24 +110,26 @@ def _sources(old: int, new: int) -> npt.NDArray[np.int64]:
     return np.minimum(np.floor(np.arange(new) * step).astype(np.int64), old - 1)
 
 
-def _window(
-    box: Sequence[float], mask: tuple[int, int, int, int], old: Size, new: Size, *, flip: bool
-) -> tuple[int, int, int, int]:
+def _window(box: Sequence[float], mask: Crop | None, old: Size, new: Size, *, flip: bool) -> tuple[int, int, int, int]:
     """``(x1, y1, x2, y2)`` in whole pixels of the new image that hold the box with 1 px around it, and the mask.
 
     Args:
         box: ``(x1, y1, x2, y2)`` in pixels of the new image.
-        mask: ``(x, y, width, height)`` of the mask in pixels of the image file; zeros for an empty one.
+        mask: The mask in pixels of the image file; None for an empty one.
         old: Size of the image file.
         new: Size of the new image.
         flip: Whether the new image is mirrored.
     """
     x1, y1, x2, y2 = math.floor(box[0]) - 1, math.floor(box[1]) - 1, math.ceil(box[2]) + 1, math.ceil(box[3]) + 1
-    x, y, width, height = mask
-    if width and height:
-        left, right = math.floor(x * new[1] / old[1]), math.ceil((x + width) * new[1] / old[1]) + 1
+    if mask is not None:
+        left, right = _span(mask.x, mask.x + len(mask.columns), old[1], new[1])
         if flip:
             left, right = new[1] - right, new[1] - left
-        x1, x2 = min(x1, left), max(x2, right)
-        y1, y2 = min(y1, math.floor(y * new[0] / old[0])), max(y2, math.ceil((y + height) * new[0] / old[0]) + 1)
+        top, bottom = _span(*mask.rows, old[0], new[0])
+        x1, y1, x2, y2 = min(x1, left), min(y1, top), max(x2, right), max(y2, bottom)
     return max(x1, 0), max(y1, 0), min(x2, new[1]), min(y2, new[0])
+
+
+def _span(first: int, stop: int, old: int, new: int) -> tuple[int, int]:
+    """Pixels of the new side that hold all those picked from ``first`` to ``stop`` of the old one."""
+    return math.floor(first * new / old), math.ceil(stop * new / old) + 1

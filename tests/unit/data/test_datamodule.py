@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from coco_records import annotation, image
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from r3cnn.data.checks import AnnotationError
+from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.data.loading import ImageError, collate
+from r3cnn.data.samplers import Draw
+from r3cnn.data.split import Split
+from r3cnn.structures import Batch
+
+SETTINGS = {
+    "classes": ["dog", "cat"],
+    "batch_size": 2,
+    "eval_batch_size": 2,
+    "image_size": [60, 100],
+    "workers": 0,
+    "seed": 0,
+    "flip": 0.5,
+    "on_bad_annotation": "error",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+}
+
+
+@pytest.fixture
+def split(write_coco):
+    """Eight images of 60 x 80, the last one without an object."""
+    annotations = [annotation(i, image_id=i) for i in range(1, 8)]
+    file = write_coco([image(i) for i in range(1, 9)], annotations)
+    return Split(images="images", annotations=file.name)
+
+
+@pytest.fixture
+def make(tmp_path, split):
+    def build(**changes) -> CocoDataModule:
+        return CocoDataModule(**{"root": tmp_path, "train": split, "val": split, **SETTINGS} | changes)
+
+    return build
+
+
+def assert_equal(first: Batch, second: Batch):
+    assert first.image_ids == second.image_ids
+    assert torch.equal(first.images, second.images)
+    for one, other in zip(first.targets, second.targets, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.masks.pixels, other.masks.pixels)
+
+
+def test_batches_carry_images_with_boxes_and_masks_that_agree(make):
+    batches = list(make(batch_size=4).train_dataloader())
+    assert len(batches) == 2
+    assert batches[0].images.shape == (4, 3, 64, 96)
+    for batch in batches:
+        for target, image_id in zip(batch.targets, batch.image_ids, strict=True):
+            assert len(target) == (0 if image_id == 8 else 1)
+            for box, mask in zip(target.boxes.int().tolist(), target.masks.to_dense(), strict=True):
+                x1, y1, x2, y2 = box
+                assert mask[y1:y2, x1:x2].all()
+                assert mask.sum() == 400
+
+
+def test_a_mirrored_image_has_its_object_where_its_pixels_went(make):
+    data = make(flip=1.0)
+    mirrored, straight = data.train_set[Draw(0, 0)], data.val_set[Draw(0, 0)]
+    assert torch.equal(mirrored.image, straight.image.flip(-1))
+    assert straight.target.boxes.tolist() == [[10, 20, 30, 40]]
+    assert mirrored.target.boxes.tolist() == [[50, 20, 70, 40]]
+    assert mirrored.target.masks.to_dense()[0, 20:40, 50:70].all()
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_image(make):
+    def flips(data, epoch):
+        return [bool(data.train_set[Draw(epoch, i)].target.boxes[0, 0] == 50) for i in range(7)]
+
+    data = make()
+    first = flips(data, 0)
+    assert flips(make(), 0) == first
+    assert len({tuple(flips(make(seed=seed), epoch)) for seed in range(3) for epoch in range(3)}) > 5
+    assert flips(data, 0) == first
+
+
+def test_evaluation_images_are_never_mirrored_and_come_in_order(make):
+    batches = list(make().val_dataloader())
+    assert [i for batch in batches for i in batch.image_ids] == list(range(1, 9))
+    assert all(target.boxes[0, 0] == 10 for batch in batches for target in batch.targets if len(target))
+
+
+def test_two_workers_load_what_the_main_process_loads(make):
+    alone, shared = list(make().train_dataloader()), list(make(workers=2).train_dataloader())
+    assert len(alone) == len(shared) == 4
+    for one, other in zip(alone, shared, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_spawned_worker_gets_the_data_set(make):
+    data_set = make().val_set
+    assert len(pickle.loads(pickle.dumps(data_set))) == 8
+    draws = [[Draw(0, 0), Draw(0, 1)]]
+    loader = DataLoader(
+        data_set, batch_sampler=draws, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"
+    )
+    assert_equal(next(iter(loader)), collate([data_set[draw] for draw in draws[0]]))
+
+
+def test_a_position_set_before_or_after_the_loader_is_made_is_where_it_starts(make):
+    data = make()
+    loader = data.train_dataloader()
+    data.set_position(2, 0)
+    whole = list(loader)
+    data.set_position(2, 3)
+    assert_equal(next(iter(loader)), whole[3])
+    resumed = make()
+    resumed.set_position(2, 3)
+    assert_equal(next(iter(resumed.train_dataloader())), whole[3])
+
+
+def test_images_without_objects_or_below_a_size_are_left_out_on_request(make, split):
+    assert make(train=replace(split, keep_empty=False)).train_set.image_ids == tuple(range(1, 8))
+    assert len(make(train=replace(split, min_side=60)).train_set) == 8
+    with pytest.raises(ValueError, match="none of its 8 images is left to use"):
+        make(train=replace(split, min_side=61)).setup()
+
+
+def test_a_subset_is_the_first_images_or_the_named_ones(make, split):
+    data = make(train=replace(split, limit=3), val=replace(split, image_ids=[5, 2]))
+    assert data.train_set.image_ids == (1, 2, 3)
+    assert data.val_image_ids == (2, 5)
+    with pytest.raises(ValueError, match=r"image_ids holds \[99\], which are not in"):
+        make(train=replace(split, image_ids=[1, 99])).setup()
+
+
+def test_nothing_is_read_before_it_is_needed(make, split):
+    data = make(val=replace(split, annotations="nowhere.json"))
+    assert data.val_annotations.name == "nowhere.json"
+    with pytest.raises(AnnotationError, match="no such annotation file"):
+        data.setup("fit")
+
+
+def test_the_files_are_prepared_before_they_are_read(make, tmp_path):
+    file = tmp_path / "coco.json"
+    content = file.read_text()
+    file.unlink()
+    assert make(prepare=lambda: file.write_text(content)).category_ids == (7, 3)
+
+
+def test_files_that_number_their_categories_differently_are_refused(make, split, write_coco):
+    write_coco([image(1)], [], categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}], name="val.json")
+    data = make(val=replace(split, annotations="val.json"))
+    with pytest.raises(AnnotationError, match=r"different ids: \(7, 3\) and \(2, 1\)"):
+        data.setup("fit")
+    data.setup("validate")
+    assert data.category_ids == (2, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(make, tmp_path, workers):
+    (tmp_path / "images" / "4.png").write_bytes(b"broken")
+    with pytest.raises(ImageError, match=r"images/4\.png: cannot be read as an image"):
+        list(make(workers=workers).val_dataloader())
+
+
+def test_an_image_of_another_size_than_annotated_is_named(make, tmp_path):
+    Image.fromarray(np.zeros((80, 60, 3), dtype=np.uint8)).save(tmp_path / "images" / "4.png")
+    with pytest.raises(ImageError, match=r"4\.png: is 80 px high and 60 px wide .* says 60 and 80"):
+        list(make().val_dataloader())
+
+
+def test_a_wrong_image_folder_is_noticed_at_set_up(make, split):
+    with pytest.raises(ImageError, match=r"elsewhere/1\.png: there is no such image"):
+        make(train=replace(split, images="elsewhere")).setup()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"eval_batch_size": 1.5}, "eval_batch_size is 1.5"),
+        ({"workers": -1}, "workers is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"image_size": [1333, 800]}, "short, long"),
+        ({"flip": 1.5}, "flip is 1.5"),
+        ({"mean": [1.0]}, "mean is"),
+        ({"std": [1.0, 0.0, 1.0]}, "std is"),
+        ({"on_bad_annotation": "ignore"}, "on_bad_annotation is 'ignore'"),
+        ({"classes": []}, "classes is"),
+        ({"classes": ["dog", "dog"]}, "classes is"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(make, changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        make(**changes)
+
+
+def test_a_misspelt_setting_is_an_error(make):
+    with pytest.raises(TypeError, match="batchsize"):
+        make(batchsize=2)
