@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from r3cnn.data.annotations import read_annotations
@@ -41,7 +42,7 @@ class CocoDataModule(L.LightningDataModule):
         mean: Mean of R, G and B on [0, 255]; the model's input is normalised with it on the device.
         std: Standard deviation of R, G and B on [0, 255].
         prepare: Makes or fetches the files, called before they are read; has to return at once when they are there.
-        pin_memory: Whether batches are pinned for an asynchronous copy to the GPU.
+        pin_memory: Whether batches are pinned for an asynchronous copy, where there is a GPU.
 
     Raises:
         ValueError: For a value out of range.
@@ -175,7 +176,7 @@ class CocoDataModule(L.LightningDataModule):
             collate_fn=collate,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
-            pin_memory=self._pin_memory,
+            pin_memory=self._pin_memory and torch.cuda.is_available(),
         )
 
 

@@ -84,6 +84,7 @@ BAD = {
     "a polygon of 2 points: at least 3": {"segmentation": [[1.0, 2.0, 3.0, 4.0]]},
     "a polygon of 7 numbers": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]},
     "no finite number": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, math.inf]]},
+    "is no finite number": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, None]]},
     "no list of polygons": {"segmentation": SQUARE[0]},
     "no segmentation": {"segmentation": []},
     "of size [80, 60]": {"segmentation": rle(np.ones((80, 60), dtype=bool))},
