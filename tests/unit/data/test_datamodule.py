@@ -203,3 +203,13 @@ def test_a_setting_out_of_range_is_named(make, changes, reason):
 def test_a_misspelt_setting_is_an_error(make):
     with pytest.raises(TypeError, match="batchsize"):
         make(batchsize=2)
+
+
+def test_a_rank_without_an_evaluation_batch_gets_an_empty_loader(make):
+    class Trainer:
+        global_rank, world_size = 4, 5
+
+    data = make()
+    data.trainer = Trainer()
+    assert list(data.val_dataloader()) == []
+    assert data.allow_zero_length_dataloader_with_multiple_devices
