@@ -142,19 +142,20 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
 
 
 def _draw_panel(axes: Axes, panel: Panel, series: dict[str, Series]) -> None:
-    lowest = 0.0
+    lowest, highest, last = 0.0, 0.0, 1.0
     for number, (label, column) in enumerate(panel.curves.items()):
         steps, values = series[column]
         color = COLORS[number % len(COLORS)]
-        factor = 100.0 if panel.is_percent else 1.0
+        values = 100 * values if panel.is_percent else values
+        highest = max(highest, float(np.quantile(values, 0.995)))  # a spike may leave the diagram
         if panel.is_noisy and len(values) > 20:
             axes.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
             values = running_mean(values, max(5, len(values) // 25))
         marker = "o" if len(values) <= 20 else None
-        axes.plot(steps, values * factor, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=label)
-        lowest = min(lowest, float(np.min(values)))
-    if lowest >= 0:
-        axes.set_ylim(bottom=0)
+        axes.plot(steps, values, color=color, linewidth=1.8, marker=marker, markersize=3.5, label=label)
+        lowest, highest, last = min(lowest, values.min()), max(highest, values.max()), max(last, steps[-1])
+    axes.set_ylim(1.05 * lowest, 1.08 * highest or 1)
+    axes.set_xlim(0, 1.02 * last)
     _dress(axes, panel)
 
 

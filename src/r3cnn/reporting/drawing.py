@@ -99,7 +99,8 @@ def _blend_mask(pixels: NDArray[np.uint8], mark: Mark, scale: float, line: int) 
     if not region.size:
         return
     grey = Image.fromarray(mark.mask.astype(np.uint8) * 255)
-    mask = np.asarray(grey.resize((region.shape[1], region.shape[0]), Image.Resampling.BILINEAR)) >= 128
+    enlarged = np.asarray(grey.resize((right - left, bottom - top), Image.Resampling.BILINEAR)) >= 128
+    mask = enlarged[: region.shape[0], : region.shape[1]]  # a window may reach into the padding of the canvas
     color = np.array(mark.color, dtype=np.float32)
     region[mask] = (region[mask] * (1 - MASK_OPACITY) + color * MASK_OPACITY).astype(np.uint8)
     region[mask & ~_eroded(mask, line)] = mark.color

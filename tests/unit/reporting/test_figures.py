@@ -135,3 +135,13 @@ def test_labels_stay_inside_the_picture() -> None:
 def test_images_that_are_not_bytes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image must be \(3, H, W\) uint8, got \(3, 40, 60\) torch.float32"):
         overlay(IMAGE.float(), found(scores=()), NAMES, tmp_path / "picture.png")
+
+
+def test_a_mask_window_that_reaches_into_the_padding_is_cut_not_squeezed() -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:30, 10:20] = True
+    picture = np.asarray(
+        draw_marks(Image.new("RGB", (60, 40)), [Mark((10, 20, 20, 30), (255, 0, 0), mask=mask)], scale=4)
+    )
+    rows, columns = picture.any(axis=2).nonzero()
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (80, 120, 40, 80)
