@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import EVERY_STEP, Cli
+from tiny_runs import EVERY_STEP, Train
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -20,10 +20,23 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", ["at_1", "at_2", "at_3", "at_4", "at_5", "best"])
-def test_a_resumed_run_ends_with_the_same_bits_as_an_undisturbed_one(trained: Path, train_tiny: Cli, name: str) -> None:
+def test_a_resumed_run_ends_with_the_same_bits_as_an_undisturbed_one(
+    trained: Path, train_tiny: Train, name: str
+) -> None:
     resumed = train_tiny(*EVERY_STEP, f"resume={trained}/checkpoints/{name}.ckpt")
     expected, found = weights(trained / "checkpoints/last.ckpt"), weights(resumed / "checkpoints/last.ckpt")
     assert expected.keys() == found.keys()
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
     losses = {row["step"]: row["train/loss"] for row in rows(trained)}
     assert [row["train/loss"] for row in rows(resumed)] == [losses[row["step"]] for row in rows(resumed)]
+
+
+def test_a_run_that_is_resumed_in_its_folder_keeps_one_gapless_table(train_tiny: Train) -> None:
+    folder = train_tiny("trainer.max_steps=3")
+    train_tiny("trainer.max_steps=5", "resume=last", folder=folder)
+    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4]
+
+
+def test_resuming_without_a_checkpoint_says_where_it_was_looked_for(train_tiny: Train, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"resume=last: no checkpoint at .*last\.ckpt"):
+        train_tiny("resume=last", folder=tmp_path)

@@ -52,11 +52,12 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
         ValueError: When the data set has other classes than the network.
     """
     classes = data["classes"]
-    if not isinstance(classes, list) or set(classes) != set(info.classes):
-        strange, absent = sorted(set(_names(classes)) - set(info.classes)), sorted(set(info.classes) - set(_names(classes)))
+    found = {str(name) for name in classes} if isinstance(classes, list) else set()
+    expected = set(info.classes)
+    if found != expected:
         raise ValueError(
-            f"the data set has other classes than the checkpoint: only in the data set {strange}, only in the "
-            f"checkpoint {absent}; a network can be evaluated only on the classes that it was trained for"
+            f"the data set has other classes than the checkpoint: only in the data set {sorted(found - expected)}, "
+            f"only in the checkpoint {sorted(expected - found)}; a network finds only the classes that it learnt"
         )
     preprocessing = info.preprocessing
     settled: Config = {
@@ -70,10 +71,6 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
         if config[key] is not None:
             settled[key] = config[key]
     return settled
-
-
-def _names(classes: object) -> list[str]:
-    return [str(name) for name in classes] if isinstance(classes, list) else []
 
 
 def _reuse_missing_train_split(config: DictConfig) -> None:

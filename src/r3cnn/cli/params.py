@@ -42,9 +42,7 @@ def count_parameters(model: nn.Module) -> dict[str, int | dict[str, int]]:
     A parameter that two submodules share counts once, in the first one.
     """
     submodules = {
-        theirs: 0
-        for ours, theirs in SUBMODULES.items()
-        if any(name == ours for name, _ in model.named_modules())
+        theirs: 0 for ours, theirs in SUBMODULES.items() if any(name == ours for name, _ in model.named_modules())
     }
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

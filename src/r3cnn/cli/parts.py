@@ -50,7 +50,8 @@ def build_trainer(config: DictConfig) -> lightning.Trainer:
         for name, node in config.get("callbacks", {}).items()
     ]
     loggers = [
-        checked(instantiate(plain(node)), Logger, f"logger.{name}") for name, node in config.get("logger", {}).items()
+        checked(instantiate(plain(node)), Logger, f"logger.{name}")  # type: ignore[type-abstract]
+        for name, node in config.get("logger", {}).items()
     ]
     parts = {"callbacks": callbacks, "logger": loggers}
     return checked(instantiate({**plain(config.trainer), **parts}), lightning.Trainer, "trainer")

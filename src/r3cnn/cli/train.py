@@ -58,7 +58,9 @@ def resume_path(resume: str | None, output_dir: Path) -> Path | None:
         return None
     path = output_dir / "checkpoints" / "last.ckpt" if resume == LAST else Path(resume)
     if not path.is_file():
-        raise FileNotFoundError(f"resume={resume}: no checkpoint at {path}; resume=last looks in output_dir/checkpoints")
+        raise FileNotFoundError(
+            f"resume={resume}: no checkpoint at {path}; resume=last looks in output_dir/checkpoints"
+        )
     return path
 
 

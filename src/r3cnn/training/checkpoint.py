@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,14 +119,16 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged or no checkpoint at all: torch's format is a zip archive")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it is damaged, or it holds Python objects beyond tensors and plain containers, and "
-            "reading those could run code"
+            f"{path} is refused: it holds Python objects beyond tensors and plain containers, and reading those could "
+            "run code"
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except RuntimeError as error:
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
         raise ValueError(f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights")

@@ -63,8 +63,8 @@ class EvaluationModule(lightning.LightningModule):
 
 
 def flat_ap(metrics: Mapping[str, object]) -> dict[str, float]:
-    """``box_ap``, ``mask_ap50``, ``loop1/box_ap`` …: the numbers of ``metrics.json`` as one flat dict, undefined is NaN."""
-    found = {}
+    """The numbers of ``metrics.json`` as ``box_ap``, ``mask_ap50``, ``loop1/box_ap`` …; undefined ones are NaN."""
+    found: dict[str, float] = {}
     for kind in ("box", "mask"):
         values = metrics.get(kind)
         if isinstance(values, Mapping):

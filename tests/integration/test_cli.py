@@ -1,0 +1,79 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_runs import Cli
+
+
+def shell(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m r3cnn` in a process of its own, started in ``folder``."""
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    command = [sys.executable, "-m", "r3cnn", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_help_lists_every_command(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {command} " in text for command in ("train", "evaluate", "predict", "params"))
+
+
+def test_an_unknown_command_ends_with_a_suggestion(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("trian")
+    assert stop.value.code == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+
+
+def test_params_prints_one_json_object_and_writes_nothing(tmp_path: Path) -> None:
+    done = shell("params", "experiment=r3cnn_naive", "format=json", folder=tmp_path)
+    counts = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert counts["trainable"] == sum(counts["submodules"].values()) == 43_912_884
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_params_counts_do_not_depend_on_the_number_of_loops(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    schedules = {
+        1: ("recursion.heads=[0]", "recursion.iou_thresholds=[0.5]", "recursion.loss_weights=[1]"),
+        4: (
+            "recursion.heads=[0,0,0,0]",
+            "recursion.iou_thresholds=[0.5,0.6,0.7,0.8]",
+            "recursion.loss_weights=[1,0.75,0.5,0.3]",
+        ),
+    }
+    for schedule in schedules.values():
+        cli("params", "experiment=r3cnn_naive", "format=json", *schedule)
+        assert json.loads(capsys.readouterr().out)["trainable"] == 43_912_884
+
+
+def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    cli("params", "experiment=mask_rcnn")
+    text = capsys.readouterr().out
+    assert "roi_head.bbox_head" in text
+    assert "44,170,992" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("experiment=nonsense", "nonsense"),
+        ("traner.max_steps=3", "traner"),
+        ("recursion.loss_weights=[1,2]", "loss_weights has 2 entries, heads has 3"),
+        ("recursion.heads=[0,2,2]", "without a gap"),
+    ],
+)
+def test_a_wrong_setting_ends_with_a_message_and_a_status(override: str, message: str, tmp_path: Path) -> None:
+    done = shell("params", override, folder=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,145 @@
+"""What a training run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny_runs import TINY_RUN, Cli, Train
+
+
+@pytest.fixture(scope="module")
+def short_run(train_tiny: Train) -> Path:
+    """Ends by max_steps between two validations."""
+    return train_tiny("trainer.max_steps=2", "trainer.val_check_interval=100")
+
+
+def losses(folder: Path) -> list[str]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def test_a_run_ended_by_max_steps_writes_metrics_of_every_loop(short_run: Path) -> None:
+    metrics = json.loads((short_run / "metrics.json").read_text())
+    sizes = {"ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"}
+    assert metrics["box"].keys() == metrics["mask"].keys() == sizes
+    assert list(metrics["loops"]) == ["1", "2", "3"]
+    assert metrics["loops"]["3"] == {"box": metrics["box"], "mask": metrics["mask"]}
+    assert set(metrics["per_class"]) == {"circle", "square", "triangle"}
+    assert metrics["images"] == {"seen": 3, "total": 3}
+
+
+def test_a_run_ended_by_max_steps_writes_detections_in_the_files_ids(short_run: Path) -> None:
+    config = OmegaConf.load(short_run / "config.yaml")
+    content = json.loads((Path(config.data.root) / config.data.val.annotations).read_text())
+    entries = json.loads((short_run / "detections.json").read_text())
+    assert entries
+    assert {entry["image_id"] for entry in entries} <= {image["id"] for image in content["images"]}
+    assert {entry["category_id"] for entry in entries} <= {category["id"] for category in content["categories"]}
+    assert {"bbox", "score", "segmentation"} <= entries[0].keys()
+
+
+def test_the_written_configuration_is_resolved(short_run: Path) -> None:
+    text = (short_run / "config.yaml").read_text()
+    assert "${" not in text
+    config = OmegaConf.load(short_run / "config.yaml")
+    assert config.num_classes == 3
+    assert config.output_dir == str(short_run)
+
+
+def test_a_run_leaves_the_best_and_the_last_checkpoint_and_pictures(short_run: Path) -> None:
+    assert sorted(path.name for path in (short_run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    pictures = sorted((short_run / "pictures").iterdir())
+    assert [path.name.split("_", 1)[1] for path in pictures] == ["loops.png", "predictions.png", "curves.png"]
+    assert all(min(Image.open(path).size) > 60 for path in pictures)
+
+
+def test_losses_are_logged_raw_and_weighted(short_run: Path) -> None:
+    with (short_run / "metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    keys = [
+        "rpn/objectness",
+        "rpn/box",
+        *(f"loop{loop}/{name}" for loop in (1, 2, 3) for name in ("cls", "box", "mask")),
+    ]
+    total = sum(float(row[f"train/weighted/{key}"]) for key in keys)
+    assert total == pytest.approx(float(row["train/loss"]), rel=1e-5)
+    assert float(row["train/weighted/loop3/cls"]) == pytest.approx(0.5 * float(row["train/loop3/cls"]), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(short_run: Path, train_tiny: Train) -> None:
+    again = train_tiny("trainer.max_steps=2", "trainer.val_check_interval=100")
+    other = train_tiny("trainer.max_steps=2", "trainer.val_check_interval=100", "seed=1")
+    assert losses(short_run) == losses(again)
+    assert losses(short_run) != losses(other)
+
+
+def test_a_run_ended_by_max_time_is_evaluated(train_tiny: Train) -> None:
+    folder = train_tiny("trainer.max_steps=-1", "trainer.max_time=00:00:00:01", "lr_schedule.unit=step")
+    assert json.loads((folder / "metrics.json").read_text())["images"]["seen"] == 3
+    step = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert step >= 1
+
+
+def test_the_checkpoint_holds_plain_containers_that_describe_the_network(short_run: Path) -> None:
+    content = torch.load(short_run / "checkpoints/best.ckpt", weights_only=True)["r3cnn"]
+    assert content["format"] == 1
+    assert content["model"]["_target_"] == "r3cnn.detector.RCNN"
+    assert content["classes"] == ["circle", "square", "triangle"]
+    assert content["preprocessing"]["image_size"] == [64, 96]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(train_tiny: Train) -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+.*image ids \["):
+        train_tiny("optimizer.lr=1e30", "lr_schedule.warmup_steps=0", "trainer.max_steps=20")
+
+
+def test_each_job_of_a_multirun_writes_into_its_own_numbered_folder(cli: Cli, tmp_path: Path) -> None:
+    cli("train", "-m", *TINY_RUN, "seed=0,1", "trainer.max_steps=1", "pictures=0", f"output_dir={tmp_path}")
+    assert [json.loads((tmp_path / job / "metrics.json").read_text())["images"]["seen"] for job in "01"] == [3, 3]
+    assert [OmegaConf.load(tmp_path / job / "config.yaml").seed for job in "01"] == [0, 1]
+
+
+def test_both_loggers_at_once_write_a_table_and_an_offline_run(
+    train_tiny: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    folder = train_tiny("logger=csv_wandb", "trainer.max_steps=1", "pictures=0")
+    assert len(losses(folder)) == 1
+    assert list((folder / "wandb").glob("offline-run-*"))
+
+
+def test_accumulated_batches_step_once_and_scale_the_rate(train_tiny: Train, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = train_tiny("trainer.max_steps=1", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0")
+    assert "= 0.004 x 6/16 images per step" in capfd.readouterr().err
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_autocast_to_bf16_trains_with_finite_losses(train_tiny: Train) -> None:
+    folder = train_tiny("trainer.precision=bf16-mixed", "trainer.max_steps=2", "pictures=0")
+    assert all(math.isfinite(float(loss)) for loss in losses(folder))
+    assert len(losses(folder)) == 2
+
+
+def test_a_custom_data_set_takes_its_classes_from_the_training_annotations(
+    short_run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    data = OmegaConf.load(short_run / "config.yaml").data
+    paths = [
+        f"data.{split}.{kind}={Path(data.root) / data[split][kind]}"
+        for split in ("train", "val")
+        for kind in ("images", "annotations")
+    ]
+    settings = [setting for setting in TINY_RUN if not setting.startswith("data.prepare")]
+    cli("train", *settings, "data=custom", *paths, "trainer.max_steps=1", "pictures=0", f"output_dir={tmp_path}")
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    assert config.data.classes == ["circle", "square", "triangle"]
+    assert config.num_classes == 3
+    assert json.loads((tmp_path / "metrics.json").read_text())["images"]["seen"] == 3

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, load_checkpoint, restore_model
+
+INFO = CheckpointInfo(
+    model={"_target_": "r3cnn.detector.RCNN"},
+    data={"_target_": "r3cnn.data.datamodule.CocoDataModule", "classes": ["a", "b"]},
+    classes=("a", "b"),
+    category_ids=(1, 7),
+    preprocessing=Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333)),
+)
+
+
+class Harmful:
+    """Pickles into a call that leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def save(path: Path, **changes: object) -> Path:
+    content = {"r3cnn": INFO.to_dict(), "state_dict": {"model.w": torch.ones(2), "metric.x": torch.zeros(1)}}
+    torch.save(content | changes, path)
+    return path
+
+
+def test_what_is_written_reads_back_and_only_the_networks_weights_are_given(tmp_path: Path) -> None:
+    info, weights = load_checkpoint(save(tmp_path / "a.ckpt"))
+    assert info == INFO
+    assert list(weights) == ["w"]
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.ckpt", extra=Harmful(tmp_path / "trace"))
+    with pytest.raises(ValueError, match="could run code"):
+        load_checkpoint(path)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_network_from_a_strange_package_is_refused(tmp_path: Path) -> None:
+    harmful = {**INFO.to_dict(), "model": {"_target_": "os.mkdir", "path": str(tmp_path / "trace")}}
+    with pytest.raises(ValueError, match=r"'os\.mkdir' is not trusted"):
+        restore_model(save(tmp_path / "a.ckpt", r3cnn=harmful))
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None:
+    strange = {**INFO.to_dict(), "model": {"_target_": "torch.nn.ReLU"}}
+    with pytest.raises(ValueError, match=r"builds a ReLU, an r3cnn\.detector\.RCNN is needed"):
+        restore_model(save(tmp_path / "a.ckpt", r3cnn=strange))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r3cnn": {"format": 99}}, "format 99"),
+        ({"r3cnn": {"format": 1}}, "lacks 'model'"),
+        ({"r3cnn": None}, "not written by `r3cnn train`"),
+        ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, "must be lists"),
+    ],
+)
+def test_an_incomplete_checkpoint_says_what_it_lacks(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(save(tmp_path / "a.ckpt", **changes))
+
+
+def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.ckpt"):
+        load_checkpoint(tmp_path / "text.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"absent\.ckpt"):
+        load_checkpoint(tmp_path / "absent.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "size"), [([1, 2], [1, 1, 1], (8, 8)), ([1, 2, 3], [1, 0, 1], (8, 8)), ([1, 2, 3], [1, 1, 1], (8,))]
+)
+def test_preprocessing_out_of_range_is_refused(mean: list[float], std: list[float], size: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"need|must be"):
+        Preprocessing(mean, std, size)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from r3cnn.training.loggers import CsvLogger, has_wandb_login
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_new_column_leaves_earlier_rows_as_they_are(tmp_path: Path) -> None:
+    logger = CsvLogger(str(tmp_path), flush_every=1)
+    logger.log_metrics({"loss": 2.0}, step=0)
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.log_metrics({"ap": 0.5}, step=1)
+    rows = table(tmp_path)
+    assert [row["loss"] for row in rows] == ["2.0", "1.0", ""]
+    assert [row["ap"] for row in rows] == ["", "", "0.5"]
+
+
+def test_rows_wait_until_there_are_enough_or_the_run_ends(tmp_path: Path) -> None:
+    logger = CsvLogger(str(tmp_path), flush_every=2)
+    logger.log_metrics({"loss": 1.0}, step=0)
+    assert not (tmp_path / "metrics.csv").exists()
+    logger.finalize("success")
+    assert [row["step"] for row in table(tmp_path)] == ["0"]
+
+
+def test_a_second_logger_appends_after_the_step_that_is_kept(tmp_path: Path) -> None:
+    first = CsvLogger(str(tmp_path), flush_every=1)
+    for step in range(4):
+        first.log_metrics({"loss": float(step)}, step=step)
+    second = CsvLogger(str(tmp_path), flush_every=1)
+    second.keep_rows_before(2)
+    second.log_metrics({"loss": 9.0}, step=2)
+    assert [(row["step"], row["loss"]) for row in table(tmp_path)] == [("0", "0.0"), ("1", "1.0"), ("2", "9.0")]
+
+
+def test_a_login_is_a_key_in_the_environment_or_in_the_netrc_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not has_wandb_login()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password word\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert has_wandb_login()
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "word")
+    assert has_wandb_login()

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import math
+
+from r3cnn.training.module import flat_ap, stable_seed
+from r3cnn.training.progress import RunClock
+
+
+def test_seeds_depend_on_every_number_and_its_place_and_nothing_else() -> None:
+    numbers = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 11, 1, 0), (0, 1, 11, 0)]
+    seeds = [stable_seed(*each) for each in numbers]
+    assert len(set(seeds)) == len(numbers)
+    assert stable_seed(0, 1, 2, 3) == 14585358757307395
+    assert all(0 <= seed < 2**56 for seed in seeds)
+
+
+def test_metrics_become_one_flat_dict_with_undefined_ones_as_nan() -> None:
+    kinds = {"box": {"ap": 0.5, "ap_large": None}, "mask": {"ap": 0.25}}
+    flat = flat_ap({**kinds, "loops": {"1": kinds}, "per_class": {"cat": {"box": 0.1, "mask": 0.2}}})
+    assert flat["box_ap"] == flat["loop1/box_ap"] == 0.5
+    assert flat["mask_ap"] == 0.25
+    assert math.isnan(flat["loop1/box_ap_large"])
+    assert not any("cat" in key for key in flat)
+
+
+def test_the_time_left_follows_from_the_steps_of_this_run_alone() -> None:
+    clock = RunClock(start=100, total=200)
+    clock._began -= 50.0
+    assert clock.describe(150).endswith("ETA 0:00:50")
+    assert RunClock(0, math.inf).describe(3).startswith("3  ")
