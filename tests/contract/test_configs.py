@@ -1,0 +1,111 @@
+"""Every yaml composes; every experiment and every variant builds a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from r3cnn.cli.configs import config_folder, plain, register_resolvers
+from r3cnn.cli.main import COMMANDS
+from r3cnn.detector import RCNN
+from r3cnn.training.build import TRUSTED_PACKAGES
+from r3cnn.training.checkpoint import build_model
+
+CONF = config_folder()
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+VARIANTS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment",)
+)
+NETWORK_GROUPS = ("backbone", "recursion", "box_head", "mask_head", "mask_iou_head", "roi_extractor", "rpn", "model")
+NETWORKS = [variant for variant in VARIANTS if variant.split("=")[0] in NETWORK_GROUPS]
+SMALL = ("backbone=resnet10_gn", "channels=32", "box_head.hidden=32")
+OUTSIDE = "output_dir=somewhere"  # what Hydra decides in a real run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str, command: str = "train") -> DictConfig:
+    return compose(command, [*overrides, OUTSIDE])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_configuration(command: str) -> None:
+    assert OmegaConf.is_dict(composed(command=command))
+
+
+def test_every_file_in_conf_belongs_to_a_command_or_a_group() -> None:
+    roots = {path.stem for path in CONF.glob("*.yaml")}
+    assert roots == {*COMMANDS, "job", "quiet", "network"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_of_every_group_composes_and_resolves(variant: str) -> None:
+    group, name = variant.split("=")
+    default = composed()
+    assert group in default, f"conf/train.yaml has no group {group}"
+    config = composed(variant)
+    content = OmegaConf.to_container(config[group], resolve=True)
+    assert isinstance(content, dict), f"conf/{group}/{name}.yaml"
+    assert content
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds_from_trusted_packages_alone(experiment: str) -> None:
+    config = composed(f"experiment={experiment}")
+    model = build_model(plain(config.model), TRUSTED_PACKAGES)
+    assert model.num_classes == len(config.data.classes)
+    assert list(model.schedule.heads) == list(config.recursion.heads)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_says_in_its_first_comment_how_to_run_it(experiment: str) -> None:
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert f"experiment={experiment}" in lines[1]
+
+
+@pytest.mark.parametrize("variant", NETWORKS)
+def test_every_variant_of_the_network_builds(variant: str) -> None:
+    small = [setting for setting in SMALL if variant.split("=")[0] != setting.split("=")[0]]
+    model = build_model(plain(composed(*small[:2], variant).model), TRUSTED_PACKAGES)
+    assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) > 0
+
+
+def heads_of(model: RCNN) -> list[list[set[int]]]:
+    """Identities of the parameters of each head, for the box heads and for the mask heads."""
+    slots = (model.roi_heads.box_heads, model.roi_heads.mask_heads)
+    return [[{id(parameter) for parameter in head.parameters()} for head in slot] for slot in slots]
+
+
+def test_the_heads_of_a_cascade_share_no_parameter() -> None:
+    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=htc").model), TRUSTED_PACKAGES)):
+        assert len(sets) == 3
+        assert all(sets)
+        assert sum(len(parameters) for parameters in sets) == len(set.union(*sets))
+
+
+def test_the_loops_of_r3cnn_share_one_head() -> None:
+    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=r3cnn").model), TRUSTED_PACKAGES)):
+        assert len(sets) == 1
+
+
+@pytest.mark.parametrize("override", ["data.batch_sise=2", "recursion.loops=3", "trainer.max_step=1", "colour=red"])
+def test_unknown_keys_are_errors(override: str) -> None:
+    with pytest.raises(Exception, match=override.split("=")[0].split(".")[-1]):
+        composed(override)
+
+
+def test_all_data_groups_share_the_keys_that_experiments_override() -> None:
+    shared = {"classes", "batch_size", "eval_batch_size", "image_size", "workers", "seed", "flip"}
+    shared |= {"on_bad_annotation", "mean", "std"}
+    for path in (Path(CONF) / "data").glob("*.yaml"):
+        assert shared <= composed(f"data={path.stem}").data.keys(), path.name
