@@ -34,6 +34,7 @@ def test_an_unknown_command_ends_with_a_suggestion(cli: Cli, capsys: pytest.Capt
     assert "did you mean 'train'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_params_prints_one_json_object_and_writes_nothing(tmp_path: Path) -> None:
     done = shell("params", "experiment=r3cnn_naive", "format=json", folder=tmp_path)
     counts = json.loads(done.stdout)
@@ -63,6 +64,7 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
     assert "44,170,992" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -49,6 +49,7 @@ def test_a_data_set_with_other_classes_is_refused_by_name(trained: Path, cli: Cl
         cli("evaluate", checkpoint, "data=nuclei", f"output_dir={tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_cascade_is_not_asked_for_more_loops_without_saying_which_head(
     train_tiny: Train, cli: Cli, tmp_path: Path
 ) -> None:

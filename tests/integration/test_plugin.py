@@ -42,6 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_head_of_a_users_package_trains_and_its_checkpoint_needs_that_package_trusted(
     package: Path, train_tiny: Train, cli: Cli, tmp_path: Path
 ) -> None:

@@ -19,7 +19,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["train/loss"]]
 
 
-@pytest.mark.parametrize("name", ["at_1", "at_2", "at_3", "at_4", "at_5", "best"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("at_1", "at_3", "at_4", "at_5", "best")]
+
+
+@pytest.mark.parametrize("name", ["at_2", *SLOW])
 def test_a_resumed_run_ends_with_the_same_bits_as_an_undisturbed_one(
     trained: Path, train_tiny: Train, name: str
 ) -> None:

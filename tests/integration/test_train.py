@@ -80,6 +80,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(short_run: 
     assert losses(short_run) != losses(other)
 
 
+@pytest.mark.slow
 def test_a_run_ended_by_max_time_is_evaluated(train_tiny: Train) -> None:
     folder = train_tiny("trainer.max_steps=-1", "trainer.max_time=00:00:00:01", "lr_schedule.unit=step")
     assert json.loads((folder / "metrics.json").read_text())["images"]["seen"] == 3
@@ -100,12 +101,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(train_tiny
         train_tiny("optimizer.lr=1e30", "lr_schedule.warmup_steps=0", "trainer.max_steps=20")
 
 
+@pytest.mark.slow
 def test_each_job_of_a_multirun_writes_into_its_own_numbered_folder(cli: Cli, tmp_path: Path) -> None:
     cli("train", "-m", *TINY_RUN, "seed=0,1", "trainer.max_steps=1", "pictures=0", f"output_dir={tmp_path}")
     assert [json.loads((tmp_path / job / "metrics.json").read_text())["images"]["seen"] for job in "01"] == [3, 3]
     assert [OmegaConf.load(tmp_path / job / "config.yaml").seed for job in "01"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_both_loggers_at_once_write_a_table_and_an_offline_run(
     train_tiny: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -116,12 +119,14 @@ def test_both_loggers_at_once_write_a_table_and_an_offline_run(
     assert list((folder / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_accumulated_batches_step_once_and_scale_the_rate(train_tiny: Train, capfd: pytest.CaptureFixture[str]) -> None:
     folder = train_tiny("trainer.max_steps=1", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0")
     assert "= 0.004 x 6/16 images per step" in capfd.readouterr().err
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
 
 
+@pytest.mark.slow
 def test_autocast_to_bf16_trains_with_finite_losses(train_tiny: Train) -> None:
     folder = train_tiny("trainer.precision=bf16-mixed", "trainer.max_steps=2", "pictures=0")
     assert all(math.isfinite(float(loss)) for loss in losses(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -71,9 +71,3 @@ def plain(node: object) -> Config:
     if not isinstance(content, dict):
         raise ValueError(f"a mapping is needed, got {content!r}")
     return {str(key): value for key, value in content.items()}
-
-
-def save_config(config: Mapping[str, object], path: Path) -> None:
-    """Writes a resolved configuration."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(dict(config)), path)

@@ -8,10 +8,10 @@ from pathlib import Path
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
-from r3cnn.cli.configs import Config, plain, save_config, settle
+from r3cnn.cli.configs import Config, plain, settle
 from r3cnn.cli.loops import eval_heads
 from r3cnn.cli.outcome import write_outcome
-from r3cnn.cli.parts import build_data, build_metric, build_trainer
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, save_config
 from r3cnn.training.build import TRUSTED_PACKAGES
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
 from r3cnn.training.module import EvaluationModule

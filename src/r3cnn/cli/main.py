@@ -6,6 +6,7 @@ import difflib
 import importlib
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
 
 import hydra
@@ -14,6 +15,13 @@ from omegaconf import DictConfig
 from r3cnn.cli.configs import config_folder, register_resolvers
 
 USAGE_ERROR = 2
+HARMLESS_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
+    ".*your dataloader is not resumable.*",  # it is: the checkpoint's position is handed to it
+    ".*The dirpath has changed from.*",  # resuming into another folder is how a run is branched
+    ".*could not find the monitored key.*",  # a checkpoint between two validations
+    ".*sync_dist=True.*",  # the metric has come together from all ranks already
+)
 CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval")  # advertisements, time stamps
 
 
@@ -73,7 +81,10 @@ def run_command(command: Command, overrides: list[str]) -> None:
         module = importlib.import_module(f"r3cnn.cli.{command.name}")
         for chatty in CHATTY_LOGGERS:
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        module.run(config)
+        with warnings.catch_warnings():
+            for message in HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            module.run(config)
 
     sys.argv = [whole_call[0], *overrides]
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import lightning
+from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import plain
 from r3cnn.data.datamodule import CocoDataModule
@@ -55,3 +57,10 @@ def build_trainer(config: DictConfig) -> lightning.Trainer:
     ]
     parts = {"callbacks": callbacks, "logger": loggers}
     return checked(instantiate({**plain(config.trainer), **parts}), lightning.Trainer, "trainer")
+
+
+@rank_zero_only
+def save_config(config: Mapping[str, object], path: Path) -> None:
+    """Writes a resolved configuration."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(dict(config)), path)

@@ -9,8 +9,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from PIL import Image
 
-from r3cnn.cli.configs import plain, save_config, settle
+from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.loops import eval_heads
+from r3cnn.cli.parts import save_config
 from r3cnn.data.loading import read_image
 from r3cnn.training.predictor import FoundObject, Predictor
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 
 import lightning
 from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain, save_config, settle
+from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.outcome import write_outcome
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, save_config
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
@@ -39,10 +38,7 @@ def run(config: DictConfig) -> None:
     if resume is None:
         module.model.backbone.fetch_weights()
     _cut_logs(trainer, 0 if resume is None else step_in(resume))
-    with warnings.catch_warnings():
-        # It is: its order is a function of (seed, epoch), and the checkpoint's position is handed to it.
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
     if trainer.is_global_zero:
         write_outcome(result, module, data, output_dir, config.pictures)
