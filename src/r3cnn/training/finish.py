@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from r3cnn.evaluation.coco_ap import EvaluationResult
 from r3cnn.training.module import TrainingModule, flat_ap
 
-MONITOR = "val/mask_ap"
-
 
 def evaluate_final_weights(
     trainer: lightning.Trainer, module: TrainingModule, data: lightning.LightningDataModule, checkpoints: Path
 ) -> EvaluationResult:
-    """Leaves ``last.ckpt`` and ``best.ckpt`` behind and returns the score of the final weights.
+    """Leaves ``last.ckpt`` behind and returns the score of the final weights.
 
-    A run that ends between two validations (by ``max_steps`` or ``max_time``) is validated once more.
+    A run that ends between two validations (by ``max_steps`` or ``max_time``) is validated once more, and its final
+    weights become the best ones if they are; Lightning looks for the best ones only inside ``fit``.
 
     Args:
         trainer: The trainer after ``fit``.
@@ -31,24 +31,33 @@ def evaluate_final_weights(
     Raises:
         ValueError: When validation is switched off, so that there is nothing to report.
     """
-    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    last = checkpoints / "last.ckpt"
     trainer.save_checkpoint(last)
     if module.result is None or module.result_step != trainer.global_step:
         trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
         raise ValueError("there is no validation result: trainer.limit_val_batches must not be 0")
-    score = flat_ap(module.result.metrics)["mask_ap"]
-    if trainer.is_global_zero and (not best.is_file() or _is_better(score, _best_score(trainer))):
-        shutil.copyfile(last, best)
+    if trainer.is_global_zero:
+        scores = {f"val/{name}": value for name, value in flat_ap(module.result.metrics).items()}
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor in scores:
+                keep_if_best(callback, last, scores[callback.monitor], module.result_step)
     return module.result
 
 
-def _best_score(trainer: lightning.Trainer) -> float:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor == MONITOR:
-            return math.nan if callback.best_model_score is None else float(callback.best_model_score)
-    return math.nan
+def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int) -> None:
+    """Copies ``last`` to where ``callback`` keeps its best checkpoint, if it is better or the only one.
 
-
-def _is_better(score: float, best: float) -> bool:
-    return not math.isnan(score) and (not math.isfinite(best) or score > best)
+    Args:
+        callback: Keeps the best checkpoint of a run.
+        last: Checkpoint of the final weights.
+        score: Their value of the monitored metric; may be NaN.
+        step: Optimizer step of the final weights.
+    """
+    names = {str(callback.monitor): torch.tensor(score), "step": torch.tensor(step)}
+    path = Path(callback.format_checkpoint_name(names))
+    best = math.nan if callback.best_model_score is None else float(callback.best_model_score)
+    is_better = score > best if callback.mode == "max" else score < best
+    if is_better or not (path.is_file() or Path(callback.best_model_path).is_file()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(last, path)
