@@ -58,6 +58,8 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     path = Path(callback.format_checkpoint_name(names))
     best = math.nan if callback.best_model_score is None else float(callback.best_model_score)
     is_better = score > best if callback.mode == "max" else score < best
-    if is_better or not (path.is_file() or Path(callback.best_model_path).is_file()):
+    kept = Path(callback.best_model_path)
+    is_first = not path.is_file() and not (kept.is_file() and kept.parent == path.parent)
+    if is_better or is_first:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(last, path)
