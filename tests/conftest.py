@@ -9,14 +9,26 @@ import pytest
 
 from r3cnn.data.shapes import write_shapes
 
+RECORDINGS = Path(__file__).parent / "parity" / "golden" / "seed0"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--golden``, which must be known before tests/parity is collected."""
+    parser.addoption("--golden", default=str(RECORDINGS), help="folder of recordings of the original implementation")
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Folder of the real data sets: coco128/ and nuclei/, as the README says how to fetch them."""
+    """Folder of the real data sets: coco128/ and nuclei/, as the README says how to fetch them.
+
+    A fresh clone has none, and its tests must pass; whoever names a folder wants all tests to run.
+    """
     root = Path(os.environ.get("R3CNN_DATA", "data"))
     missing = [name for name in ("coco128", "nuclei") if not (root / name / "annotations").is_dir()]
+    if missing and "R3CNN_DATA" in os.environ:
+        pytest.fail(f"{root.resolve()} lacks {missing}, though R3CNN_DATA points there")
     if missing:
-        pytest.fail(f"{root.resolve()} lacks {missing}: set R3CNN_DATA to the folder of the data sets")
+        pytest.skip(f"no real data in {root.resolve()}: set R3CNN_DATA to a folder with {missing}")
     return root
 
 

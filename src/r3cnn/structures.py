@@ -195,7 +195,7 @@ class Rois:
         flat = self.valid.flatten()
         slot = torch.arange(flat.numel(), device=flat.device) if keep_empty else flat.nonzero()[:, 0]
         boxes = torch.where(flat[slot, None], self.boxes.flatten(0, 1)[slot], 0.0)
-        return RoiRows(boxes, slot // self.boxes.shape[1], slot, flat[slot])
+        return RoiRows(boxes, slot // self.boxes.shape[1], slot, flat[slot], keep_empty)
 
 
 @dataclass(frozen=True)
@@ -207,12 +207,14 @@ class RoiRows:
         image: (N,) int64 index of the image in the batch.
         slot: (N,) int64 index into the flattened slots that the rows came from.
         valid: (N,) bool.
+        is_static: Whether N is fixed, so that nothing about the rows may be read from the device either.
     """
 
     boxes: Tensor
     image: Tensor
     slot: Tensor
     valid: Tensor
+    is_static: bool
 
     def scatter(self, values: Tensor, like: Tensor) -> Tensor:
         """Puts values (N, …) back into slots: (B, R, …) with the (B, R) of ``like``, zero elsewhere."""

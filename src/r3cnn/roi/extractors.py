@@ -23,8 +23,8 @@ class RoIExtractor(Protocol):
 class SingleLevelRoIExtractor(nn.Module):
     """RoIAlign (arXiv 1703.06870) from the pyramid level that fits the RoI's size (arXiv 1612.03144, Eq. 1).
 
-    Every level pools all RoIs, but those of other levels with a box of zero size, for which adaptive sampling takes no
-    sample; so no level has to know on the host how many RoIs it has.
+    With static shapes every level pools all RoIs, but those of other levels with a box of zero size, for which adaptive
+    sampling takes no sample; so no level has to know on the host how many RoIs it has. Otherwise each pools its own.
 
     Args:
         output_size: S, side of the pooled grid.
@@ -39,14 +39,17 @@ class SingleLevelRoIExtractor(nn.Module):
     def forward(self, features: Sequence[Tensor], rois: RoiRows) -> Tensor:
         """(N, C, S, S); RoIs without area give zeros."""
         level_of = self.levels(rois.boxes)
-        image = rois.image[:, None].to(rois.boxes.dtype)
-        pooled = None
-        for level, stride in enumerate(self.strides):
-            boxes = torch.where((level_of == level)[:, None], rois.boxes, 0.0)
-            table = torch.cat([image, boxes], dim=1)  # (N, 5)
-            part = roi_align(features[level], table, self.output_size, 1 / stride, -1, aligned=True)
-            pooled = part if pooled is None else pooled + part
-        return pooled
+        table = torch.cat([rois.image[:, None].to(rois.boxes.dtype), rois.boxes], dim=1)  # (N, 5)
+        if rois.is_static:
+            own = [torch.where((level_of == level)[:, None], table, 0.0) for level in range(len(self.strides))]
+            return torch.stack([self._pool(features, level, rows) for level, rows in enumerate(own)]).sum(dim=0)
+        rows_of = [(level_of == level).nonzero()[:, 0] for level in range(len(self.strides))]
+        pooled = torch.cat([self._pool(features, level, table[rows]) for level, rows in enumerate(rows_of)])
+        return pooled[torch.cat(rows_of).argsort()]
+
+    def _pool(self, features: Sequence[Tensor], level: int, table: Tensor) -> Tensor:
+        scale = 1 / self.strides[level]
+        return roi_align(features[level], table, self.output_size, scale, -1, aligned=True)
 
     def levels(self, boxes: Tensor) -> Tensor:
         """(N,) int64 index of the level of each box (N, 4)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +87,9 @@ class RoIHeads(nn.Module):
         self.schedule, self.num_classes = schedule, num_classes
         self.box_extractor, self.mask_extractor = box_extractor, mask_extractor
         heads = range(schedule.num_heads)
-        self.box_heads = nn.ModuleList(box_head() for _ in heads)
+        self.box_heads = nn.ModuleList(cast(nn.Module, box_head()) for _ in heads)
         has_feedback = [h in schedule.feedback_heads and schedule.mask_feedback != "off" for h in heads]
-        self.mask_heads = nn.ModuleList(mask_head(feedback=feedback) for feedback in has_feedback)
+        self.mask_heads = nn.ModuleList(cast(nn.Module, mask_head(feedback=own)) for own in has_feedback)
         self.sampler, self.box_loss_beta, self.mask_size = sampler, box_loss_beta, mask_size
         self.detection, self.static_shapes = detection, static_shapes
 
@@ -130,21 +130,25 @@ class RoIHeads(nn.Module):
         """``loop{t}/cls``, ``loop{t}/box`` and ``loop{t}/mask`` of each training loop t = 1, 2, …, not weighted."""
 
         def sample(loop: int, rois: Rois) -> Samples:
-            return sample_rois(
-                rois,
-                targets,
-                iou_threshold=self.schedule.iou_thresholds[loop],
-                num_classes=self.num_classes,
-                sampler=self.sampler,
-                generator=generator,
-            )
+            return self.sample(loop, rois, targets, generator)
 
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for loop, output in enumerate(self.run_loops(features, rois, limits, self.schedule.heads, sample)):
             losses |= {f"loop{loop + 1}/{name}": value for name, value in self._box_losses(output, targets).items()}
             samples = sample(loop, output.refined) if self.schedule.interleaved else output.samples
             losses[f"loop{loop + 1}/mask"] = self._mask_loss(features, loop, samples.positives(), targets)
         return losses
+
+    def sample(self, loop: int, rois: Rois, targets: BatchTargets, generator: torch.Generator | None = None) -> Samples:
+        """RoIs that training loop ``loop`` (from 0) works on, at its own IoU threshold."""
+        return sample_rois(
+            rois,
+            targets,
+            iou_threshold=self.schedule.iou_thresholds[loop],
+            num_classes=self.num_classes,
+            sampler=self.sampler,
+            generator=generator,
+        )
 
     def detect(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[Detections]:
         """Detections of each image after the last evaluation loop."""
@@ -174,6 +178,9 @@ class RoIHeads(nn.Module):
     def _inference_loops(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[LoopOutput]:
         heads = self.schedule.eval_heads
         return self.run_loops(features, rois, limits, heads, lambda _, rois: Samples.unlabelled(rois))
+
+    def _mask_head(self, head: int) -> MaskHead:
+        return cast(MaskHead, self.mask_heads[head])
 
     def _rows(self, rois: Rois) -> RoiRows:
         static = self.static_shapes if self.static_shapes is not None else rois.boxes.device.type != "cpu"
@@ -222,13 +229,13 @@ class RoIHeads(nn.Module):
                 for masks, boxes, gt in zip(targets.masks, samples.rois.boxes, samples.gt, strict=True)
             ]
         goal = torch.stack(wanted).flatten(0, 1)[rows.slot]
-        return mask_loss(self.mask_heads[head].predict(state), goal, samples.labels.flatten()[rows.slot], rows.valid)
+        return mask_loss(self._mask_head(head).predict(state), goal, samples.labels.flatten()[rows.slot], rows.valid)
 
     def _mask_states(self, pooled: Tensor, chain: Sequence[int]) -> list[Tensor]:
         """Features of the mask heads of a chain, each fed with the one before it."""
         states: list[Tensor] = []
         for head in chain:
-            states.append(self.mask_heads[head].trunk(pooled, states[-1] if states else None))
+            states.append(self._mask_head(head).trunk(pooled, states[-1] if states else None))
         return states
 
     def _mask_probabilities(self, features: Sequence[Tensor], selected: SelectedBoxes, loops: int) -> Tensor:
@@ -242,7 +249,7 @@ class RoIHeads(nn.Module):
         else:
             states = self._mask_states(pooled, heads)
         masks = [
-            select_class(self.mask_heads[head].predict(state), labels).float().sigmoid()
+            select_class(self._mask_head(head).predict(state), labels).float().sigmoid()
             for head, state in zip(heads, states, strict=True)
         ]
         return rows.scatter(torch.stack(masks).mean(dim=0), selected.labels)

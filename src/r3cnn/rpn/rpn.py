@@ -14,9 +14,8 @@ from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits
 from r3cnn.ops.matching import Matcher
 from r3cnn.ops.nms import grouped_nms, top_per_image
 from r3cnn.ops.sampling import BalancedSampler, Sampled
-from r3cnn.structures import Rois
 from r3cnn.rpn.anchors import AnchorGenerator
-from r3cnn.structures import Size, Target, canvas_of
+from r3cnn.structures import Rois, Size, Target, canvas_of
 
 
 @dataclass(frozen=True)
