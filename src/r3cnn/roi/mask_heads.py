@@ -30,7 +30,8 @@ class FCNMaskHead(nn.Module):
         num_classes: K, foreground classes.
         num_convs: Number of 3x3 convolutions.
         feedback: Whether a 1x1 convolution adds the feature of the mask head before. Where there is none yet, zeros
-            go through it, as in the released code, so its bias acts in every loop.
+            go through it, as in the released code, so only its bias acts there. That bias starts at 0, where the
+            ReLU's gradient is 0: a network that only ever feeds zeros never trains it at all.
     """
 
     def __init__(self, in_channels: int, num_classes: int, num_convs: int, feedback: bool) -> None:

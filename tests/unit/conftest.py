@@ -1,0 +1,6 @@
+"""Lets the tests below import the tiny network by name."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
