@@ -1,4 +1,4 @@
-"""What must hold for every detector, whatever its weights (DESIGN: one schedule, empty is normal, batch equals alone)."""
+"""What must hold for every detector, whatever its weights: one schedule, empty is normal, batch equals alone."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def schedule(
 
 
 def model(loops: LoopSchedule, *, static: bool | None = None, count: int = 100_000, agnostic: bool = True) -> RCNN:
-    """A detector with random weights that are a function of nothing but the shapes; by default nothing is sampled away."""
+    """A detector with random weights, a function of the shapes alone; by default nothing is sampled away."""
     torch.manual_seed(0)
     strides = (4, 8, 16, 32)
     heads = RoIHeads(
