@@ -27,7 +27,8 @@ ALLOWED = {
     "evaluation": BASE | {"ops", "evaluation"},
     "reporting": BASE | {"evaluation", "reporting"},  # the codes of masks and the types of results
     "training": MODEL | {"detector", "interop", "data", "evaluation", "training"},
-    "cli": MODEL | {"detector", "interop", "data", "evaluation", "training", "reporting", "cli"},
+    "benchmarks": MODEL | {"detector", "evaluation", "benchmarks"},
+    "cli": MODEL | {"detector", "interop", "data", "evaluation", "training", "reporting", "benchmarks", "cli"},
     "__init__": {"training"},  # `from r3cnn import Predictor`, on demand
     "__main__": {"cli"},
 }

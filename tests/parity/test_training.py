@@ -6,6 +6,7 @@ Each tolerance is four times what the original moved by when only its kernels or
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,27 +84,30 @@ def assert_gradients_equal(model: RCNN, recorded: dict) -> None:
         assert norm([p.grad for p in parameters if p.grad is not None]) == pytest.approx(expected, rel=GRADIENT), theirs
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["compact", "static"])
-def test_losses_and_gradients_on_given_proposals_equal(golden: Path, recording: Recording, static: bool) -> None:
-    model = load_model(golden, recording.name)
-    for run in [run for run in recording.manifest["train"] if run.startswith("train_given")]:
-        with_thresholds(model, run, recording)
-        model.roi_heads.static_shapes = static
-        model.zero_grad()
-        proposals = [torch.from_numpy(boxes) for boxes in recording.rule.given_proposals(recording.seed)]
-        losses = model.roi_heads.losses(
-            model.features(torch.from_numpy(recording.inputs["img"])),
-            as_rois(proposals),
-            limits_of(recording.sizes),
-            batch_targets(recording),
-            None,
-        )
-        losses = weighted(model, losses)
-        assert_losses_equal(recording, run, losses)
-        torch.stack(list(losses.values())).sum().backward()
-        assert_gradients_equal(model, recording.manifest["train"][run])
-        check_untrained_feedback(model, recording.manifest["train"][run])
+def losses_on_given_proposals(model: RCNN, recording: Recording, features: Sequence[Tensor]) -> dict[str, Tensor]:
+    proposals = [torch.from_numpy(boxes) for boxes in recording.rule.given_proposals(recording.seed)]
+    limits, targets = limits_of(recording.sizes), batch_targets(recording)
+    return weighted(model, model.roi_heads.losses(features, as_rois(proposals), limits, targets, None))
+
+
+def test_losses_and_gradients_on_given_proposals_equal(golden: Path, recording: Recording, given_run: str) -> None:
+    model = with_thresholds(load_model(golden, recording.name), given_run, recording)
+    model.zero_grad()
+    losses = losses_on_given_proposals(model, recording, model.features(torch.from_numpy(recording.inputs["img"])))
+    assert_losses_equal(recording, given_run, losses)
+    torch.stack(list(losses.values())).sum().backward()
+    assert_gradients_equal(model, recording.manifest["train"][given_run])
+    check_untrained_feedback(model, recording.manifest["train"][given_run])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_static_shapes_give_the_same_losses(golden: Path, recording: Recording) -> None:
+    model = with_thresholds(load_model(golden, recording.name), "train_given", recording)
+    model.roi_heads.static_shapes = True
+    losses = losses_on_given_proposals(model, recording, load_features(golden, recording.name))
     model.roi_heads.static_shapes = None
+    assert_losses_equal(recording, "train_given", losses)
 
 
 def check_untrained_feedback(model: RCNN, recorded: dict) -> None:
@@ -113,43 +117,41 @@ def check_untrained_feedback(model: RCNN, recorded: dict) -> None:
         assert float(model.roi_heads.mask_heads[0].feedback.weight.grad.abs().max()) == 0.0
 
 
-def test_losses_and_gradients_of_the_whole_detector_equal(golden: Path, recording: Recording) -> None:
-    model = load_model(golden, recording.name)
-    for run, recorded in recording.manifest["train"].items():
-        if run.startswith("train_given") or "iof" in run:
-            continue
-        with_thresholds(model, run, recording)
-        model.zero_grad()
-        losses = model.losses(torch.from_numpy(recording.inputs["img"]), recording.sizes, recording.targets)
-        losses = weighted(model, losses)
-        assert_losses_equal(recording, run, losses)
-        if "grad_norm" in recorded:
-            torch.stack(list(losses.values())).sum().backward()
-            assert_gradients_equal(model, recorded)
+def test_losses_and_gradients_of_the_whole_detector_equal(golden: Path, recording: Recording, whole_run: str) -> None:
+    model = with_thresholds(load_model(golden, recording.name), whole_run, recording)
+    recorded = recording.manifest["train"][whole_run]
+    model.zero_grad()
+    images = torch.from_numpy(recording.inputs["img"])
+    losses = weighted(model, model.losses(images, recording.sizes, recording.targets))
+    assert_losses_equal(recording, whole_run, losses)
+    if "grad_norm" in recorded:
+        torch.stack(list(losses.values())).sum().backward()
+        assert_gradients_equal(model, recorded)
 
 
 @torch.no_grad()
-def test_matching_sampling_and_refined_boxes_equal_loop_by_loop(golden: Path, recording: Recording) -> None:
-    model = load_model(golden, recording.name)
+def test_matching_sampling_and_refined_boxes_equal_loop_by_loop(
+    golden: Path, recording: Recording, given_run: str
+) -> None:
+    model = with_thresholds(load_model(golden, recording.name), given_run, recording)
     features, targets = load_features(golden, recording.name), batch_targets(recording)
     limits, heads = limits_of(recording.sizes), model.schedule.heads
-    for run in [run for run in recording.manifest["train"] if run.startswith("train_given")]:
-        with_thresholds(model, run, recording)
-        rois = as_rois([recording.tensor(f"{run}/proposals_img{image}") for image in (0, 1)])
-        for loop, head in enumerate(heads):
-            output = model.roi_heads.run_loops(
-                features, rois, limits, [head], lambda _, rois, loop=loop: model.roi_heads.sample(loop, rois, targets)
-            )[0]
-            check_samples(recording, run, loop, "box", output.samples, rois)
-            if not model.schedule.interleaved:
-                continue
-            expected = [recording.tensor(f"{run}/refined_after_stage{loop}_img{image}") for image in (0, 1)]
+    rois = as_rois([recording.tensor(f"{given_run}/proposals_img{image}") for image in (0, 1)])
+    for loop, head in enumerate(heads):
+        output = model.roi_heads.run_loops(
+            features, rois, limits, [head], lambda _, rois, loop=loop: model.roi_heads.sample(loop, rois, targets)
+        )[0]
+        check_samples(recording, given_run, loop, "box", output.samples, rois)
+        mask_samples = output.samples
+        if model.schedule.interleaved:
+            expected = [recording.tensor(f"{given_run}/refined_after_stage{loop}_img{image}") for image in (0, 1)]
             for image in (0, 1):
                 handed_on = output.refined.boxes[image][output.refined.valid[image]]
                 torch.testing.assert_close(handed_on, expected[image], atol=REFINED, rtol=0)
             rois = as_rois(expected)
-            check_samples(recording, run, loop, "mask", model.roi_heads.sample(loop, rois, targets), rois)
-            check_mask_targets(recording, run, loop, model.roi_heads.sample(loop, rois, targets))
+            mask_samples = model.roi_heads.sample(loop, rois, targets)
+            check_samples(recording, given_run, loop, "mask", mask_samples, rois)
+        check_mask_targets(recording, given_run, loop, mask_samples)
 
 
 def check_samples(recording: Recording, run: str, loop: int, phase: str, samples: Samples, rois: Rois) -> None:
