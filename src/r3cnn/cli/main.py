@@ -27,10 +27,17 @@ CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval")  
 
 @dataclass(frozen=True)
 class Command:
-    """One command; its configuration is ``conf/<name>.yaml`` and its code ``run`` in ``r3cnn.cli.<name>``."""
+    """One command; its configuration is ``conf/<name>.yaml`` and its code ``run`` in ``r3cnn.cli.<name>``.
+
+    Attributes:
+        name: Name of the command.
+        summary: One line for the help.
+        parts: Words that may follow the name, short for ``part=<word>``.
+    """
 
     name: str
     summary: str
+    parts: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -40,6 +47,8 @@ COMMANDS = {
         Command("evaluate", "AP of a checkpoint after every loop; eval_loops=5 asks for more loops than trained"),
         Command("predict", "find objects in an image or a folder of images"),
         Command("params", "parameters of a network per submodule; needs no data and no weights"),
+        Command("bench", "time beside torchvision's Mask R-CNN; also bench train, bench infer", ("train", "infer")),
+        Command("report", "one table of finished runs: report runs=[outputs/demo,runs/naive]"),
     )
 }
 
@@ -68,7 +77,10 @@ def main() -> None:
     if name not in COMMANDS:
         print(_unknown(name), file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    run_command(COMMANDS[name], arguments[1:])
+    command = COMMANDS[name]
+    if arguments[1:] and arguments[1] in command.parts:
+        arguments[1] = f"part={arguments[1]}"
+    run_command(command, arguments[1:])
 
 
 def run_command(command: Command, overrides: list[str]) -> None:

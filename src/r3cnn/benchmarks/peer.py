@@ -1,0 +1,127 @@
+"""torchvision's Mask R-CNN with the weights and settings of one of ours, so that both have the same work to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+
+from r3cnn.benchmarks.workload import Workload
+from r3cnn.detector import RCNN
+
+# Start of our name -> start of theirs.
+_NAMES = {
+    "backbone.": "backbone.body.",
+    "fpn.pyramid.": "backbone.fpn.",
+    "rpn.head.conv.": "rpn.head.conv.0.0.",
+    "rpn.head.objectness.": "rpn.head.cls_logits.",
+    "rpn.head.deltas.": "rpn.head.bbox_pred.",
+    "roi_heads.box_heads.0.fc1.": "roi_heads.box_head.fc6.",
+    "roi_heads.box_heads.0.fc2.": "roi_heads.box_head.fc7.",
+    "roi_heads.box_heads.0.logits.": "roi_heads.box_predictor.cls_score.",
+    "roi_heads.box_heads.0.deltas.": "roi_heads.box_predictor.bbox_pred.",
+    **{f"roi_heads.mask_heads.0.convs.{layer}.": f"roi_heads.mask_head.{layer}.0." for layer in range(4)},
+    "roi_heads.mask_heads.0.upsample.": "roi_heads.mask_predictor.conv5_mask.",
+    "roi_heads.mask_heads.0.logits.": "roi_heads.mask_predictor.mask_fcn_logits.",
+}
+# Rows of theirs that come before ours: their background is class 0, and has deltas and masks that nobody uses.
+_BACKGROUND_ROWS = {"box_predictor.bbox_pred": 4, "mask_predictor.mask_fcn_logits": 1}
+
+
+def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
+    """``maskrcnn_resnet50_fpn`` with the numbers, weights and frozen layers of ``model``.
+
+    Resizing is switched off in training, where our data loader does it; at inference both sides of the image are
+    already what they shall be. RoIAlign stays torchvision's own (two samples per bin and axis, not aligned).
+
+    Args:
+        model: Mask R-CNN with ResNet-50, `experiment=mask_rcnn`.
+        workload: Gives the size of the images and their normalisation.
+
+    Raises:
+        ValueError: If the network is not of that architecture.
+    """
+    rpn, heads = model.rpn, model.roi_heads
+    threshold = model.schedule.iou_thresholds[0]
+    peer = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=model.num_classes + 1,
+        min_size=min(workload.size),
+        max_size=max(workload.size),
+        image_mean=[value / 255 for value in workload.mean],
+        image_std=[value / 255 for value in workload.std],
+        rpn_pre_nms_top_n_train=rpn.train_proposals.per_level,
+        rpn_pre_nms_top_n_test=rpn.eval_proposals.per_level,
+        rpn_post_nms_top_n_train=rpn.train_proposals.per_image,
+        rpn_post_nms_top_n_test=rpn.eval_proposals.per_image,
+        rpn_nms_thresh=rpn.eval_proposals.nms_threshold,
+        rpn_fg_iou_thresh=rpn.matcher.foreground,
+        rpn_bg_iou_thresh=rpn.matcher.background,
+        rpn_batch_size_per_image=rpn.sampler.count,
+        rpn_positive_fraction=rpn.sampler.positive_fraction,
+        box_score_thresh=heads.detection.score_threshold,
+        box_nms_thresh=heads.detection.nms_threshold,
+        box_detections_per_img=heads.detection.max_detections,
+        box_fg_iou_thresh=threshold,
+        box_bg_iou_thresh=threshold,
+        box_batch_size_per_image=heads.sampler.count,
+        box_positive_fraction=heads.sampler.positive_fraction,
+        _skip_resize=True,
+    )
+    weights = torchvision_weights(model)
+    try:
+        peer.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"torchvision's maskrcnn_resnet50_fpn is of another architecture: {error}") from error
+    is_trainable = {_their_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in peer.named_parameters():
+        parameter.requires_grad_(is_trainable[name])
+    return peer.to(workload.images.device)
+
+
+def torchvision_weights(model: RCNN) -> dict[str, Tensor]:
+    """Weights of a Mask R-CNN of ours under torchvision's names, with the background as the first class."""
+    return {_their_name(name): _their_rows(_their_name(name), value) for name, value in model.state_dict().items()}
+
+
+def _their_name(name: str) -> str:
+    for ours, theirs in _NAMES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise ValueError(f"{name} has no counterpart in torchvision's Mask R-CNN")
+
+
+def _their_rows(name: str, value: Tensor) -> Tensor:
+    if "box_predictor.cls_score" in name:
+        return value.roll(1, dims=0)
+    for layer, rows in _BACKGROUND_ROWS.items():
+        if layer in name:
+            return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])
+    return value.clone()
+
+
+def train_with_fixed_statistics(network: nn.Module) -> None:
+    """Training mode, but batch norm uses its running statistics, as ``norm: bn_eval`` does."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def torchvision_inputs(workload: Workload) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """The batch as torchvision takes it: (3, h, w) images in [0, 1], labels from 1, (G, h, w) uint8 masks."""
+    height, width = workload.size
+    images = [image[:, :height, :width].float() / 255 for image in workload.images]
+    targets = []
+    for target in workload.targets:
+        masks = target.masks.to_dense()[:, :height, :width].to(target.boxes.device)
+        targets.append({"boxes": target.boxes, "labels": target.labels + 1, "masks": masks})
+    return images, targets
+
+
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """Sum of what torchvision's networks return in training."""
+    return torch.stack(list(losses.values())).sum()

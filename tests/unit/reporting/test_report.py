@@ -1,0 +1,138 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from r3cnn.cli import main as cli_main
+from r3cnn.cli.report import read_config
+from r3cnn.reporting.report import print_report, summary_table, to_markdown
+from r3cnn.reporting.runs import find_runs, read_run
+
+CONFIG = """
+model:
+  roi_heads:
+    schedule: {heads: [0, 0], iou_thresholds: [0.5, 0.6]}
+data:
+  root: /some/where/coco128
+  val: {annotations: annotations/instances_val2017.json}
+"""
+
+
+def write_run(folder: Path, loops: int = 2) -> Path:
+    """A finished run whose box AP after loop t is t / 10 and whose mask AP is half of that."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG)
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+    scores = {
+        str(t): {kind: {**dict.fromkeys(names, t / divisor), "ap_large": None} for kind, divisor in kinds.items()}
+        for t in range(1, loops + 1)
+        for kinds in [{"box": 10, "mask": 20}]
+    }
+    metrics = {**scores[str(loops)], "per_class": {}, "loops": scores, "images": {"seen": 3, "total": 5}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def report(*overrides: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["r3cnn", "report", *overrides])
+    cli_main()
+
+
+def test_a_run_is_one_row_with_its_loops_and_its_result(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "naive"), read_config)
+    table = summary_table([run])
+    assert dict(zip(table.columns, table.rows[0], strict=True)) == {
+        "run": str(tmp_path / "naive"),
+        "data set": "coco128 instances_val2017",
+        "loops": "2",
+        "heads": "0 0",
+        "IoU": "0.5 0.6",
+        "box AP": "20.0",
+        "box AP50": "20.0",
+        "mask AP": "10.0",
+        "mask AP50": "10.0",
+        "images": "3 of 5",
+    }
+
+
+def test_more_loops_scored_than_trained_are_stated(tmp_path: Path) -> None:
+    table = summary_table([read_run(write_run(tmp_path / "five", loops=5), read_config)])
+    assert table.rows[0][2] == "2, scored 5"
+
+
+def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / name), read_config) for name in ("a", "b|c")]
+    lines = to_markdown(runs).splitlines()
+    assert [line for line in lines if line.startswith("## ")] == [f"## {run.name}" for run in runs]
+    assert lines.count("| 1 | box | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | – |") == 2
+    assert lines.count("| 2 | mask | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | – |") == 2
+    assert any("b\\|c |" in line for line in lines)
+
+
+def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    print_report([read_run(write_run(tmp_path / "naive"), read_config)], console)
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["2", "mask", "10.0", "10.0", "10.0", "10.0", "10.0", "–"] in rows
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80
+
+
+def test_all_finished_runs_below_the_current_folder_are_found_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "outputs" / "sweep" / "0")
+    write_run(tmp_path / "runs" / "naive")
+    write_run(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "unfinished").mkdir()
+    report(folder=tmp_path, monkeypatch=monkeypatch)
+    text = (tmp_path / "outputs" / "report" / "report.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## outputs/sweep/0", "## runs/naive"]
+    assert "outputs/report/report.md" in capsys.readouterr().out
+
+
+def test_named_runs_alone_are_reported_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        write_run(tmp_path / "runs" / name)
+    report("runs=[runs/c,runs/a]", "output_dir=found", folder=tmp_path, monkeypatch=monkeypatch)
+    lines = (tmp_path / "found" / "report.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("## ")] == ["## runs/c", "## runs/a"]
+
+
+def test_without_any_run_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"r3cnn train .*r3cnn report runs="):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize("missing", ["metrics.json", "config.yaml"])
+def test_a_folder_that_lacks_a_file_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (write_run(tmp_path / "runs" / "broken") / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"runs/broken has no {missing}"):
+        report("runs=[runs/broken]", folder=tmp_path, monkeypatch=monkeypatch)
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.json", "{", "is no JSON"),
+        ("metrics.json", '{"box": {}}', "lacks mask, loops, images"),
+        ("config.yaml", "model: {roi_heads: 3}", "is no configuration of a train or evaluate run"),
+    ],
+)
+def test_a_damaged_file_is_named(file: str, content: str, message: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "broken")
+    (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"broken/{file} {message}"):
+        read_run(folder, read_config)
+
+
+def test_the_report_needs_no_torch() -> None:
+    check = "import sys, r3cnn.cli.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
