@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from r3cnn.cli.configs import config_folder, plain, register_resolvers
@@ -18,7 +19,9 @@ EXPECTED = json.loads((Path(__file__).parents[1] / "parity" / "params.json").rea
 def count(*overrides: str) -> dict[str, object]:
     register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return count_parameters(build_model(plain(compose("train", overrides=list(overrides)).model), trusted=None))
+        config = plain(compose("train", overrides=list(overrides)).model)
+    with torch.device("meta"):
+        return count_parameters(build_model(config, trusted=None))
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "r3cnn_naive", "htc"])

@@ -82,6 +82,13 @@ def test_a_part_may_be_named_without_its_key(
     assert calls == [("bench", overrides)]
 
 
+def test_a_misspelt_part_ends_with_a_suggestion(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("bench", "trian")
+    assert stop.value.code == 2
+    assert "no bench part 'trian'; did you mean 'train'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("override", ["part=predict", "size=huge", "format=xml"])
 def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(override: str, cli: Cli) -> None:
     name, value = override.split("=")

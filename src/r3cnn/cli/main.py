@@ -75,12 +75,20 @@ def main() -> None:
         sys.exit(0 if arguments else USAGE_ERROR)
     name = arguments[0]
     if name not in COMMANDS:
-        print(_unknown(name), file=sys.stderr)
+        print(_unknown("command", name, tuple(COMMANDS)), file=sys.stderr)
         sys.exit(USAGE_ERROR)
     command = COMMANDS[name]
-    if arguments[1:] and arguments[1] in command.parts:
-        arguments[1] = f"part={arguments[1]}"
-    run_command(command, arguments[1:])
+    run_command(command, _with_part(command, arguments[1:]))
+
+
+def _with_part(command: Command, overrides: list[str]) -> list[str]:
+    """The overrides, with a part's name at their beginning as the override that it is short for."""
+    if not command.parts or not overrides or "=" in overrides[0] or overrides[0].startswith("-"):
+        return overrides
+    if overrides[0] not in command.parts:
+        print(_unknown(f"{command.name} part", overrides[0], command.parts), file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    return [f"part={overrides[0]}", *overrides[1:]]
 
 
 def run_command(command: Command, overrides: list[str]) -> None:
@@ -105,8 +113,8 @@ def run_command(command: Command, overrides: list[str]) -> None:
         sys.argv = whole_call
 
 
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
     if close:
-        return f"r3cnn: there is no command {name!r}; did you mean {close[0]!r}? `r3cnn --help` lists them."
-    return f"r3cnn: there is no command {name!r}; there are {', '.join(COMMANDS)}."
+        return f"r3cnn: there is no {kind} {name!r}; did you mean {close[0]!r}? `r3cnn --help` lists them."
+    return f"r3cnn: there is no {kind} {name!r}; there are {', '.join(known)}."

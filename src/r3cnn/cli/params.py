@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import torch
 from omegaconf import DictConfig
 from torch import nn
 
@@ -29,7 +30,8 @@ def run(config: DictConfig) -> None:
     if config.format not in FORMATS:
         raise ValueError(f"format must be one of {FORMATS}, got {config.format!r}")
     fill_classes(config)
-    counts = count_parameters(build_model(plain(config.model), trusted=None))
+    with torch.device("meta"):  # shapes alone: no memory, no initial values
+        counts = count_parameters(build_model(plain(config.model), trusted=None))
     if config.format == "json":
         print(json.dumps(counts))
     else:
