@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from r3cnn.reporting.console import COLUMNS, percent
 from r3cnn.reporting.runs import Run
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TITLE = "Results"
 NOTE = "Average precision in percent after the last loop scored; images seen of those in the annotation file."
-NAME_WIDTH = 16  # so that a narrow terminal does not break a folder's name letter by letter
+NAME_WIDTH = 10  # so that a narrow terminal does not break a folder's name letter by letter
 KINDS = ("box", "mask")
 
 
@@ -91,11 +91,15 @@ def print_report(runs: Sequence[Run], console: Console | None = None) -> None:
 
     console = console or Console()
     for text_table in (summary_table(runs), *map(loop_table, runs)):
-        table = Table(title=Text(text_table.title), title_justify="left", box=SIMPLE_HEAD)
+        table = Table(title=Text(text_table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+        table.padding = (0, 1, 0, 0)
         for number, heading in enumerate(text_table.columns):
             is_name = number < text_table.num_names
             width = NAME_WIDTH if heading == "run" else None
-            table.add_column(heading, justify="left" if is_name else "right", overflow="fold", min_width=width)
+            justify: Literal["left", "right"] = "left" if is_name else "right"
+            stacked = heading.replace(" ", "\n")
+            table.add_column(stacked, justify=justify, overflow="fold", min_width=width, no_wrap=not is_name)
         for row in text_table.rows:
             table.add_row(*map(Text, row))
         console.print(table)
+        console.print()

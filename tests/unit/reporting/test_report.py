@@ -80,6 +80,7 @@ def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path
     print_report([read_run(write_run(tmp_path / "naive"), read_config)], console)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["2", "mask", "10.0", "10.0", "10.0", "10.0", "10.0", "–"] in rows
+    assert any(row[-3:] == ["10.0", "10.0", "3"] or row[-5:] == ["10.0", "10.0", "3", "of", "5"] for row in rows)
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
 
 
