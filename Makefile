@@ -31,11 +31,11 @@ lint: $(READY) ## Check style and format.
 type: $(READY) ## Check types.
 	$(BIN)/mypy
 
-test: $(READY) ## Run the tests that take less than a few seconds each.
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(READY) ## Run the tests that are quick.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(READY) ## Run the benchmarks.
 	$(BIN)/r3cnn bench $(ARGS)

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from r3cnn.data.shapes import write_shapes
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
 
 RECORDINGS = Path(__file__).parent / "parity" / "golden" / "seed0"
 

@@ -38,6 +38,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("name", run_kind), params)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one network behind one another, so that few networks are in memory at a time."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents and hasattr(item, "callspec")]
+    names = {id(item): item.callspec.params.get("name", "") for item in here}
+    in_order = iter(sorted(here, key=lambda item: (str(item.path), names[id(item)])))
+    items[:] = [next(in_order) if id(item) in names else item for item in items]
+
+
 RUNS = {
     "eval_run": lambda recording: sorted({key.split("/")[0] for key in recording.manifest["roi_test"]}),
     "given_run": lambda recording: [run for run in recording.manifest["train"] if run.startswith("train_given")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -98,14 +98,14 @@ def load_recording(folder: Path, name: str) -> Recording:
         return Recording(name, folder, json.loads((folder / f"{name}.json").read_text()), dict(arrays), rule)
 
 
-@cache
+@lru_cache(maxsize=1)
 def load_weights(folder: Path, system: str) -> dict[str, Tensor]:
     recording = load_recording(folder, system)
     keys = json.loads((KEYS / f"{system}.json").read_text())
     return from_mmdetection(recording.rule.state_dict(keys, recording.seed))
 
 
-@cache
+@lru_cache(maxsize=2)
 def load_model(folder: Path, name: str) -> RCNN:
     """The experiment's network with the recording's weights, in evaluation mode."""
     system, variant = split_name(name)
@@ -122,7 +122,7 @@ def load_model(folder: Path, name: str) -> RCNN:
     return model.eval()
 
 
-@cache
+@lru_cache(maxsize=2)
 def load_features(folder: Path, name: str) -> tuple[Tensor, ...]:
     """Pyramid levels of both images in one batch, without gradient."""
     recording = load_recording(folder, name)
