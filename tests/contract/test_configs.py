@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.cli.configs import config_folder, plain, register_resolvers
 from r3cnn.cli.main import COMMANDS
 from r3cnn.detector import RCNN
-from r3cnn.training.build import TRUSTED_PACKAGES
+from r3cnn.training.build import TRUSTED_TARGETS
 from r3cnn.training.checkpoint import build_model
 
 CONF = config_folder()
@@ -59,9 +59,9 @@ def test_every_variant_of_every_group_composes_and_resolves(variant: str) -> Non
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_builds_from_trusted_packages_alone(experiment: str) -> None:
+def test_every_experiment_builds_from_trusted_targets_alone(experiment: str) -> None:
     config = composed(f"experiment={experiment}")
-    model = build_model(plain(config.model), TRUSTED_PACKAGES)
+    model = build_model(plain(config.model), TRUSTED_TARGETS)
     assert model.num_classes == len(config.data.classes)
     assert list(model.schedule.heads) == list(config.recursion.heads)
 
@@ -76,8 +76,26 @@ def test_every_experiment_says_in_its_first_comment_how_to_run_it(experiment: st
 @pytest.mark.parametrize("variant", NETWORKS)
 def test_every_variant_of_the_network_builds(variant: str) -> None:
     small = [setting for setting in SMALL if variant.split("=")[0] != setting.split("=")[0]]
-    model = build_model(plain(composed(*small[:2], variant).model), TRUSTED_PACKAGES)
+    model = build_model(plain(composed(*small[:2], variant).model), TRUSTED_TARGETS)
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) > 0
+
+
+def targets_in(node: object) -> set[str]:
+    if isinstance(node, list):
+        return {target for value in node for target in targets_in(value)}
+    if not isinstance(node, dict):
+        return set()
+    own = {str(node["_target_"])} if "_target_" in node else set()
+    return own | {target for value in node.values() for target in targets_in(value)}
+
+
+def test_trusted_targets_are_exactly_those_of_the_networks_and_data_sets() -> None:
+    used: set[str] = set()
+    for group in (*NETWORK_GROUPS, "data"):
+        for path in (CONF / group).glob("*.yaml"):
+            used |= targets_in(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    assert used == set(TRUSTED_TARGETS)
+    assert len(TRUSTED_TARGETS) == len(set(TRUSTED_TARGETS))
 
 
 def heads_of(model: RCNN) -> list[list[set[int]]]:
@@ -87,14 +105,14 @@ def heads_of(model: RCNN) -> list[list[set[int]]]:
 
 
 def test_the_heads_of_a_cascade_share_no_parameter() -> None:
-    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=htc").model), TRUSTED_PACKAGES)):
+    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=htc").model), TRUSTED_TARGETS)):
         assert len(sets) == 3
         assert all(sets)
         assert sum(len(parameters) for parameters in sets) == len(set.union(*sets))
 
 
 def test_the_loops_of_r3cnn_share_one_head() -> None:
-    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=r3cnn").model), TRUSTED_PACKAGES)):
+    for sets in heads_of(build_model(plain(composed(*SMALL, "recursion=r3cnn").model), TRUSTED_TARGETS)):
         assert len(sets) == 1
 
 

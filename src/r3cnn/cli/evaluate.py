@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from r3cnn.cli.configs import Config, plain, settle
 from r3cnn.cli.loops import eval_heads
 from r3cnn.cli.outcome import write_outcome
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, save_config
-from r3cnn.training.build import TRUSTED_PACKAGES
+from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
 from r3cnn.training.module import EvaluationModule
 
@@ -29,7 +30,9 @@ def run(config: DictConfig) -> None:
     save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
     lightning.seed_everything(config.seed, verbose=False)
 
-    data = build_data(data_config, None if is_own_data else (*TRUSTED_PACKAGES, *trusted))
+    if not is_own_data:
+        check_drawing_folder(data_config)
+    data = build_data(data_config, None if is_own_data else trusted_targets(trusted))
     preprocessing = Preprocessing(data.mean, data.std, data.image_size)
     module = EvaluationModule(model, build_metric(plain(config.evaluation), data), preprocessing)
     trainer = build_trainer(config)
@@ -71,6 +74,24 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
         if config[key] is not None:
             settled[key] = config[key]
     return settled
+
+
+def check_drawing_folder(data: Mapping[str, object]) -> None:
+    """Lets a checkpoint's data set be drawn into the cache alone; one that is there already may lie anywhere.
+
+    Raises:
+        ValueError: When the folder is missing and lies elsewhere.
+    """
+    prepare = data.get("prepare")
+    if not isinstance(prepare, Mapping):
+        return
+    folder = Path(str(prepare.get("folder"))).expanduser().resolve()
+    cache = Path(os.environ.get("R3CNN_CACHE", "~/.cache/r3cnn")).expanduser().resolve()
+    if not folder.exists() and cache not in folder.parents:
+        raise ValueError(
+            f"the checkpoint's data set would be drawn into {folder}, outside the cache {cache}: say data=shapes with "
+            "its data.prepare values to draw it anew"
+        )
 
 
 def _reuse_missing_train_split(config: DictConfig) -> None:

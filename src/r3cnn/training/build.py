@@ -6,19 +6,38 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 
 RESERVED_KEYS = ("_target_", "_partial_")
-# What a network or data set of a checkpoint may be built from without the user's consent. Whole packages of ours are
-# safe to name since a target must be defined there: `r3cnn.data.coco.os.system` is not.
-TRUSTED_PACKAGES = (
-    "r3cnn.detector",
-    "r3cnn.schedule",
-    "r3cnn.backbones",
-    "r3cnn.layers",
-    "r3cnn.ops",
-    "r3cnn.rpn",
-    "r3cnn.roi",
-    "r3cnn.data",
-    "torch.nn",
+# What the network and the data set of a checkpoint may be built from without the user's consent: the targets of conf/,
+# name by name, since not everything in our own modules is harmless in the hands of a stranger.
+TRUSTED_TARGETS = (
+    "r3cnn.backbones.FPN",
+    "r3cnn.backbones.ResNet",
+    "r3cnn.data.datamodule.CocoDataModule",
+    "r3cnn.data.shapes.write_shapes",
+    "r3cnn.data.split.Split",
+    "r3cnn.detector.RCNN",
+    "r3cnn.ops.matching.Matcher",
+    "r3cnn.ops.sampling.BalancedSampler",
+    "r3cnn.roi.box_heads.SharedFCBoxHead",
+    "r3cnn.roi.extractors.SingleLevelRoIExtractor",
+    "r3cnn.roi.heads.RoIHeads",
+    "r3cnn.roi.inference.DetectionSettings",
+    "r3cnn.roi.mask_heads.FCNMaskHead",
+    "r3cnn.rpn.AnchorGenerator",
+    "r3cnn.rpn.RPN",
+    "r3cnn.rpn.rpn.ProposalSettings",
+    "r3cnn.schedule.LoopSchedule",
 )
+WHOLE_PACKAGE = ".*"
+
+
+def trusted_targets(packages: str | Sequence[str] = ()) -> tuple[str, ...]:
+    """What a checkpoint's network may be built from.
+
+    Args:
+        packages: Packages of the user's own that may be used as a whole; one name stands for itself.
+    """
+    names = (packages,) if isinstance(packages, str) else tuple(packages)
+    return (*TRUSTED_TARGETS, *(name + WHOLE_PACKAGE for name in names))
 
 
 class Factory:
@@ -50,7 +69,7 @@ def instantiate(config: object, trusted: Sequence[str] | None = None) -> object:
 
     Args:
         config: Plain containers; anything else is returned as it is.
-        trusted: Packages that targets may come from; None allows every package (the user's own configuration).
+        trusted: Targets that may be built, see `find_target`; None allows all of them (the user's own configuration).
 
     Raises:
         ValueError: For a target that cannot be found, is not trusted, or refuses its arguments.
@@ -84,13 +103,14 @@ def find_target(path: str, trusted: Sequence[str] | None = None) -> Callable[...
 
     Args:
         path: Dotted path.
-        trusted: Packages that both the path and the place of definition must lie in; None for no limit.
+        trusted: Dotted paths, and packages as ``package.*``, whose targets must also be defined there and whose
+            private names are refused; None for no limit.
 
     Raises:
         ValueError: When nothing callable is there or it is not trusted. Nothing is imported before that is known.
     """
     module_name, _, name = path.rpartition(".")
-    if not module_name or not _lies_in(path, trusted):
+    if not module_name or not _is_trusted(path, trusted):
         raise ValueError(_distrust(path, trusted))
     try:
         found = getattr(importlib.import_module(module_name), name)
@@ -100,18 +120,27 @@ def find_target(path: str, trusted: Sequence[str] | None = None) -> Callable[...
         raise ValueError(f"_target_ {path!r}: module {module_name} has no {name!r}") from error
     if not callable(found):
         raise ValueError(f"_target_ {path!r} is a {type(found).__name__}, a class or function is needed")
-    if not _lies_in(str(getattr(found, "__module__", "")), trusted):
+    if trusted is not None and path not in trusted and not _lies_in(str(getattr(found, "__module__", "")), trusted):
         raise ValueError(_distrust(path, trusted))
     return found
 
 
-def _lies_in(path: str, trusted: Sequence[str] | None) -> bool:
-    return trusted is None or any(path == package or path.startswith(package + ".") for package in trusted)
+def _is_trusted(path: str, trusted: Sequence[str] | None) -> bool:
+    if trusted is None or path in trusted:
+        return True
+    return _lies_in(path, trusted) and not any(part.startswith("_") for part in path.split("."))
+
+
+def _lies_in(path: str, trusted: Sequence[str]) -> bool:
+    packages = [entry.removesuffix(WHOLE_PACKAGE) for entry in trusted if entry.endswith(WHOLE_PACKAGE)]
+    return any(path == package or path.startswith(package + ".") for package in packages)
 
 
 def _distrust(path: str, trusted: Sequence[str] | None) -> str:
     package = path.split(".")[0]
+    packages = [entry.removesuffix(WHOLE_PACKAGE) for entry in trusted or () if entry.endswith(WHOLE_PACKAGE)]
     return (
-        f"_target_ {path!r} is not trusted (trusted: {', '.join(trusted or ())}). "
+        f"_target_ {path!r} is not trusted (trusted: the parts of r3cnn's own configurations"
+        f"{''.join(f', {name}' for name in packages)}). "
         f"If you trust that package, name it: trusted_packages=[{package}]"
     )

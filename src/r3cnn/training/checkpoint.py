@@ -1,7 +1,7 @@
 """Checkpoints: what they hold beside the weights, and how a network is rebuilt from them without running their code.
 
 A checkpoint is Lightning's own file plus the key ``r3cnn`` with plain containers only. It is read with
-``weights_only=True``, and its network is built only from targets of trusted packages.
+``weights_only=True``, and its network is built only from trusted targets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from r3cnn.detector import RCNN
 from r3cnn.structures import Size
-from r3cnn.training.build import TRUSTED_PACKAGES, instantiate
+from r3cnn.training.build import instantiate, trusted_targets
 
 FORMAT = 1
 KEY = "r3cnn"
@@ -145,7 +145,7 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
 
     Args:
         config: Nested ``_target_`` configuration.
-        trusted: Packages that targets may come from; None for the user's own configuration.
+        trusted: Targets that may be built, see `find_target`; None for the user's own configuration.
 
     Raises:
         ValueError: For a target that is unknown or not trusted, or when the result is not a detector.
@@ -156,7 +156,7 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
     return model
 
 
-def restore_model(path: Path, trusted_packages: Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:
+def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:
     """Rebuilds a trained network in evaluation mode on the CPU.
 
     Args:
@@ -168,7 +168,7 @@ def restore_model(path: Path, trusted_packages: Sequence[str] = ()) -> tuple[RCN
         ValueError: When the checkpoint is refused or its weights do not fit its configuration.
     """
     info, weights = load_checkpoint(path)
-    model = build_model(info.model, (*TRUSTED_PACKAGES, *trusted_packages))
+    model = build_model(info.model, trusted_targets(trusted_packages))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

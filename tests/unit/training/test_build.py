@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from r3cnn.schedule import LoopSchedule
-from r3cnn.training.build import TRUSTED_PACKAGES, find_target, instantiate
+from r3cnn.training.build import TRUSTED_TARGETS, find_target, instantiate, trusted_targets
 
 LINEAR = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
 
@@ -31,9 +31,10 @@ def test_arguments_of_the_call_win_over_those_of_the_configuration() -> None:
     assert factory(out_features=5).weight.shape == (5, 2)
 
 
-def test_trusted_packages_allow_the_network_and_torchs_layers() -> None:
-    assert find_target("torch.nn.Linear", TRUSTED_PACKAGES) is nn.Linear
-    assert find_target("r3cnn.schedule.LoopSchedule", TRUSTED_PACKAGES) is LoopSchedule
+def test_trusted_targets_are_found_and_a_named_package_is_trusted_as_a_whole() -> None:
+    assert find_target("r3cnn.schedule.LoopSchedule", TRUSTED_TARGETS) is LoopSchedule
+    assert find_target("torch.nn.modules.linear.Linear", trusted_targets(["torch.nn"])) is nn.Linear
+    assert find_target("torch.nn.Linear", trusted_targets("torch.nn")) is nn.Linear
 
 
 @pytest.mark.parametrize(
@@ -49,22 +50,28 @@ def test_trusted_packages_allow_the_network_and_torchs_layers() -> None:
         "r3cnn.data.loading.np.load",
         "r3cnn.training.loggers.wandb_logger",
         "eval",
+        "torch.nn.Linear",
+        "r3cnn.data.shapes._publish",
+        "r3cnn.data.shapes.shutil.rmtree",
+        "r3cnn.data.nuclei.convert_nuclei",
+        "r3cnn.schedule.LoopSchedule.field_values",
     ],
 )
-def test_targets_outside_the_trusted_packages_are_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"not trusted|No module named"):
-        find_target(path, TRUSTED_PACKAGES)
-
-
-def test_what_a_trusted_module_only_imported_is_refused() -> None:
+def test_targets_that_no_configuration_of_ours_names_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="not trusted"):
-        find_target("r3cnn.schedule.dataclass", TRUSTED_PACKAGES)
+        find_target(path, TRUSTED_TARGETS)
+
+
+@pytest.mark.parametrize("path", ["r3cnn.schedule.dataclass", "r3cnn.data.shapes._publish", "r3cnnx.heads.Head"])
+def test_imported_private_and_foreign_names_of_a_trusted_package_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="not trusted"):
+        find_target(path, trusted_targets(["r3cnn"]))
 
 
 def test_a_distrusted_module_is_not_even_imported() -> None:
     sys.modules.pop("this", None)
     with pytest.raises(ValueError, match="trusted_packages="):
-        instantiate({"_target_": "this.c"}, TRUSTED_PACKAGES)
+        instantiate({"_target_": "this.c"}, TRUSTED_TARGETS)
     assert "this" not in sys.modules
 
 

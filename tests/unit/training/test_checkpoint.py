@@ -15,6 +15,7 @@ INFO = CheckpointInfo(
     category_ids=(1, 7),
     preprocessing=Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333)),
 )
+MATCHER = {"foreground": 0.7, "background": 0.3, "low_quality": 0.3}
 
 
 class Harmful:
@@ -54,8 +55,8 @@ def test_a_network_from_a_strange_package_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None:
-    strange = {**INFO.to_dict(), "model": {"_target_": "torch.nn.ReLU"}}
-    with pytest.raises(ValueError, match=r"builds a ReLU, an r3cnn\.detector\.RCNN is needed"):
+    strange = {**INFO.to_dict(), "model": {"_target_": "r3cnn.ops.matching.Matcher"} | MATCHER}
+    with pytest.raises(ValueError, match=r"builds a Matcher, an r3cnn\.detector\.RCNN is needed"):
         restore_model(save(tmp_path / "a.ckpt", r3cnn=strange))
 
 
