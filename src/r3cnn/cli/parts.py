@@ -40,8 +40,14 @@ def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> C
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
-    """The metric against the validation file of ``data``."""
-    from_data = {"annotations": data.val_annotations, "category_ids": data.category_ids}
+    """The metric against the validation file of ``data``, which is read now, less the records that ``data`` skips."""
+    rejected = data.val_rejected
+    from_data = {
+        "annotations": data.val_annotations,
+        "category_ids": data.category_ids,
+        "rejected_images": rejected.images,
+        "rejected_annotations": rejected.annotations,
+    }
     return checked(instantiate({"_target_": METRIC, **config, **from_data}), CocoAP, "evaluation")
 
 

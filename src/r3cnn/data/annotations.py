@@ -6,7 +6,6 @@ page by page into every worker.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +21,16 @@ from r3cnn.data.checks import (
     OnBadAnnotation,
     Problems,
     Record,
+    Rejected,
+    check_area_and_crowd,
     checked_box,
     checked_file_name,
     checked_id,
     checked_size,
 )
+from r3cnn.data.coco_file import Content, categories_of, load_content
 from r3cnn.data.segmentation import encode
 from r3cnn.structures import Size
-
-Content = dict[str, list[Record]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Annotations:
         segments: (N,) uint8; run lengths of all objects one after the other.
         segment_starts: (A + 1,) int64.
         category_ids: The file's id of each of the K categories, in label order.
-        num_skipped: Bad records that were left out.
+        rejected: The bad records that were left out.
     """
 
     file: Path
@@ -76,7 +76,7 @@ class Annotations:
     segments: npt.NDArray[np.uint8]
     segment_starts: npt.NDArray[np.int64]
     category_ids: tuple[int, ...]
-    num_skipped: int
+    rejected: Rejected
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -97,8 +97,8 @@ class Annotations:
 def read_annotations(file: Path, classes: Sequence[str], on_bad_annotation: OnBadAnnotation = "error") -> Annotations:
     """Reads, checks and packs a COCO file.
 
-    Crowds are left out, as in the authors' code: evaluation, which does use them, reads the file itself. So are objects
-    with a side below 1 px or an ``area`` of 0, which are too small to learn from.
+    Crowds are left out, as in the authors' code. So are objects with a side below 1 px or an ``area`` of 0, which are
+    too small to learn from. Evaluation, which does use both, reads the file itself, without the ``rejected`` records.
 
     Args:
         file: COCO JSON with ``images``, ``annotations`` and ``categories``.
@@ -108,14 +108,14 @@ def read_annotations(file: Path, classes: Sequence[str], on_bad_annotation: OnBa
     Raises:
         AnnotationError: For a file that is no COCO file, whose categories are not ``classes``, or with a bad record.
     """
-    content = _load(file)
+    content = load_content(file)
     category_ids = _category_ids(file, content, classes)
     labels = {category: label for label, category in enumerate(category_ids)}
     problems = Problems(file)
     images = _read_images(content["images"], problems)
     objects = _read_objects(content["annotations"], images, labels, problems)
     problems.report(on_bad_annotation)
-    return _pack(file, images, objects, category_ids, num_skipped=len(problems.found))
+    return _pack(file, images, objects, category_ids, rejected=problems.rejected)
 
 
 def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -124,50 +124,17 @@ def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     Raises:
         AnnotationError: For a file that is no COCO file, or categories without a unique name and id.
     """
-    return _categories(file, _load(file))
-
-
-def _load(file: Path) -> Content:
-    try:
-        with file.open("rb") as stream:
-            content = json.load(stream)
-    except FileNotFoundError:
-        raise AnnotationError(f"{file}: there is no such annotation file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{file}: is no JSON file: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise AnnotationError(f"{file}: has no list {key!r}: a COCO file has images, annotations and categories")
-        if not all(isinstance(record, dict) for record in content[key]):
-            raise AnnotationError(f"{file}: {key} holds an entry that is no object")
-    return content
-
-
-def _categories(file: Path, content: Content) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    found: dict[int, str] = {}
-    for record in content["categories"]:
-        try:
-            category = checked_id(record)
-        except ValueError as error:
-            raise AnnotationError(f"{file}: a category {error}") from error
-        name = record.get("name")
-        if not isinstance(name, str) or category in found or name in found.values():
-            raise AnnotationError(f"{file}: category {category} ({name!r}): a unique name and a unique id are needed")
-        found[category] = name
-    if not found:
-        raise AnnotationError(f"{file}: has no category")
-    ids = tuple(sorted(found))
-    return tuple(found[category] for category in ids), ids
+    id_of = categories_of(file, load_content(file))
+    return tuple(id_of), tuple(id_of.values())
 
 
 def _category_ids(file: Path, content: Content, classes: Sequence[str]) -> tuple[int, ...]:
-    names, ids = _categories(file, content)
-    missing = [name for name in classes if name not in names]
-    unknown = [name for name in names if name not in classes]
+    id_of = categories_of(file, content)
+    missing = [name for name in classes if name not in id_of]
+    unknown = [name for name in id_of if name not in classes]
     if missing or unknown:
         got = f"missing in the file: {missing or 'none'}, unknown in it: {unknown or 'none'}"
         raise AnnotationError(f"{file}: its categories are not the {len(classes)} classes of the data config: {got}")
-    id_of = dict(zip(names, ids, strict=True))
     return tuple(id_of[name] for name in classes)
 
 
@@ -186,14 +153,14 @@ class _Object:
 
 def _read_images(records: Sequence[Record], problems: Problems) -> dict[int, _Image]:
     images: dict[int, _Image] = {}
-    for record in records:
+    for position, record in enumerate(records):
         try:
             image_id = checked_id(record)
             if image_id in images:
                 raise ValueError("has the id of another image")
             images[image_id] = _Image(checked_file_name(record), checked_size(record))
         except ValueError as error:
-            problems.add("image", record.get("id"), str(error))
+            problems.add("image", position, record.get("id"), str(error))
     return images
 
 
@@ -202,7 +169,7 @@ def _read_objects(
 ) -> dict[int, list[_Object]]:
     objects: dict[int, list[_Object]] = defaultdict(list)
     seen: set[int] = set()
-    for record in records:
+    for position, record in enumerate(records):
         try:
             annotation_id = checked_id(record)
             if annotation_id in seen:
@@ -210,7 +177,7 @@ def _read_objects(
             seen.add(annotation_id)
             found = _read_object(record, images, labels)
         except ValueError as error:
-            problems.add("annotation", record.get("id"), str(error))
+            problems.add("annotation", position, record.get("id"), str(error))
             continue
         is_tiny = min(found.box[2] - found.box[0], found.box[3] - found.box[1]) < 1 or record.get("area") == 0
         if not is_tiny and not record.get("iscrowd"):
@@ -225,6 +192,7 @@ def _read_object(record: Record, images: dict[int, _Image], labels: dict[int, in
     label = labels.get(checked_id(record, "category_id"))
     if label is None:
         raise ValueError(f"has unknown category {record['category_id']}")
+    check_area_and_crowd(record)
     return _Object(checked_box(record, image.size), label, encode(record.get("segmentation"), image.size))
 
 
@@ -234,7 +202,7 @@ def _pack(
     objects: dict[int, list[_Object]],
     category_ids: tuple[int, ...],
     *,
-    num_skipped: int,
+    rejected: Rejected,
 ) -> Annotations:
     ordered = [found for image_id in images for found in objects.get(image_id, [])]
     counts = [len(objects.get(image_id, [])) for image_id in images]
@@ -250,5 +218,5 @@ def _pack(
         segments=np.frombuffer(b"".join(found.segment for found in ordered), dtype=np.uint8),
         segment_starts=np.cumsum([0, *lengths], dtype=np.int64),
         category_ids=category_ids,
-        num_skipped=num_skipped,
+        rejected=rejected,
     )

@@ -12,6 +12,7 @@ from typing import Literal
 from r3cnn.structures import Size
 
 OnBadAnnotation = Literal["error", "skip"]
+RecordKind = Literal["image", "annotation"]
 Record = Mapping[str, object]
 Box = tuple[float, float, float, float]
 
@@ -25,6 +26,22 @@ class AnnotationError(ValueError):
     """An annotation file that cannot be trained on; the message names the file and the record."""
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """Bad records, by their positions in the lists of the annotation file: ids may be what is wrong with them.
+
+    Attributes:
+        images: Positions in ``images``, ascending.
+        annotations: Positions in ``annotations``, ascending.
+    """
+
+    images: tuple[int, ...] = ()
+    annotations: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.annotations)
+
+
 @dataclass
 class Problems:
     """What is wrong in one annotation file: collected while reading, reported once.
@@ -36,10 +53,17 @@ class Problems:
 
     file: Path
     found: list[str] = field(default_factory=list)
+    _positions: dict[RecordKind, list[int]] = field(default_factory=lambda: {"image": [], "annotation": []})
 
-    def add(self, kind: str, record_id: object, reason: str) -> None:
-        """Notes that the image or annotation ``record_id`` is bad for ``reason``."""
+    def add(self, kind: RecordKind, position: int, record_id: object, reason: str) -> None:
+        """Notes that the image or annotation ``record_id``, at ``position`` of its list, is bad for ``reason``."""
         self.found.append(f"{kind} {record_id} {reason}")
+        self._positions[kind].append(position)
+
+    @property
+    def rejected(self) -> Rejected:
+        """Where the bad records stand in the file."""
+        return Rejected(tuple(self._positions["image"]), tuple(self._positions["annotation"]))
 
     def report(self, on_bad_annotation: OnBadAnnotation) -> None:
         """Raises or logs, once.
@@ -105,3 +129,16 @@ def checked_box(record: Record, size: Size) -> Box:
     if overhang > MAX_OVERHANG or box[2] <= box[0] or box[3] <= box[1]:
         raise ValueError(f"has bbox {given}, which lies outside its image of (height, width) = {list(size)}")
     return box
+
+
+def check_area_and_crowd(record: Record) -> None:
+    """Looks at ``area`` and ``iscrowd``, which may be missing and which only evaluation needs.
+
+    Raises:
+        ValueError: With the reason, for an area that is no finite number >= 0, or a crowd flag other than 0 and 1.
+    """
+    area = record.get("area")
+    if area is not None and not (isinstance(area, int | float) and math.isfinite(area) and area >= 0):
+        raise ValueError(f"has area {area!r}: a number of pixels is needed")
+    if record.get("iscrowd") not in (None, 0, 1):
+        raise ValueError(f"has iscrowd {record['iscrowd']!r}: 0 or 1 is needed")

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from r3cnn.data.annotations import read_annotations
-from r3cnn.data.checks import AnnotationError, OnBadAnnotation
+from r3cnn.data.checks import AnnotationError, OnBadAnnotation, Rejected
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
@@ -108,6 +108,11 @@ class CocoDataModule(L.LightningDataModule):
     def val_image_ids(self) -> tuple[int, ...]:
         """Ids of the validation images; fewer than in the annotation file with ``limit`` or ``image_ids``."""
         return self.val_set.image_ids
+
+    @property
+    def val_rejected(self) -> Rejected:
+        """Records of the validation file that ``on_bad_annotation=skip`` left out; no ground truth either."""
+        return self.val_set.annotations.rejected
 
     def prepare_data(self) -> None:
         """Makes or fetches the files, if this data set knows how to."""

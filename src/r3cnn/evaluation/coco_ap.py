@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, get_args
@@ -46,19 +46,24 @@ class EvaluationResult:
 class CocoAP(Metric):
     """Collects detections as arrays and mask codes, and evaluates them against the original annotation file.
 
+    The ground truth is that file less its rejected records: the ones that the data set's checks refused, and that it
+    was told to skip. It is read at once, so a file that cannot be evaluated is noticed before any training.
+
     The result does not depend on the number of ranks or on the order of the images: all records come together on rank 0
     by image id, so an image that two ranks saw counts once.
 
     Args:
         annotations: COCO annotation file.
         category_ids: The file's category id of each label.
+        rejected_images: Positions in the file's ``images`` of records that are no ground truth.
+        rejected_annotations: Positions in the file's ``annotations`` of records that are no ground truth.
         backend: Library that matches and accumulates; both give the same numbers.
         area_from: Area that sorts a detected mask into small, medium or large: its own, or its box's (the convention
             behind most published small/medium/large mask figures).
         max_detections: Detections per image and category that count.
 
     Raises:
-        ValueError: For an unknown option, or a category id that the file does not have.
+        ValueError: For an unknown option, a file that is no COCO file, or a category id that it does not have.
         FileNotFoundError: If there is no such file.
     """
 
@@ -69,6 +74,8 @@ class CocoAP(Metric):
         annotations: Path,
         category_ids: Sequence[int],
         *,
+        rejected_images: Collection[int] = (),
+        rejected_annotations: Collection[int] = (),
         backend: Backend = "faster_coco_eval",
         area_from: AreaFrom = "mask",
         max_detections: int = 100,
@@ -88,7 +95,12 @@ class CocoAP(Metric):
         self.area_from = area_from
         self.max_detections = max_detections
         self.records: dict[int, ImageRecord] = {}
-        self._truth: GroundTruth | None = None
+        self._truth = load_ground_truth(
+            self.annotations, rejected_images=rejected_images, rejected_annotations=rejected_annotations
+        )
+        missing = sorted(set(self.category_ids) - set(self._truth.category_names))
+        if missing:
+            raise ValueError(f"{self.annotations} has no category {missing[0]}, which category_ids names")
 
     def update(self, batch: Batch, per_loop: Sequence[Sequence[Detections]]) -> None:
         """Adds the detections of a batch; masks become codes at once.
@@ -133,16 +145,8 @@ class CocoAP(Metric):
         """Leaves ``compute`` as it is: torchmetrics' wrapper syncs tensor states and refuses frozen results."""
         return compute
 
-    def _load_truth(self) -> GroundTruth:
-        if self._truth is None:
-            self._truth = load_ground_truth(self.annotations)
-        missing = sorted(set(self.category_ids) - set(self._truth.category_names))
-        if missing:
-            raise ValueError(f"{self.annotations} has no category {missing[0]}, which category_ids names")
-        return self._truth
-
     def _evaluate(self, records: dict[int, ImageRecord]) -> Metrics:
-        truth = self._load_truth()
+        truth = self._truth
         num_loops = _check(records, truth, self.annotations)
         loops = [
             (self._precision(truth, records, loop, "bbox"), self._precision(truth, records, loop, "segm"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict, TypeVar, cast
 
 from pycocotools import mask as coco_mask
 
 from r3cnn.structures import Size
+
+Record = TypeVar("Record")
 
 
 class MaskCode(TypedDict):
@@ -79,11 +81,18 @@ class GroundTruth:
         return {"images": images, "categories": categories, "annotations": [one.copy() for one in annotations]}
 
 
-def load_ground_truth(path: Path) -> GroundTruth:
+def load_ground_truth(
+    path: Path, *, rejected_images: Collection[int] = (), rejected_annotations: Collection[int] = ()
+) -> GroundTruth:
     """Reads an annotation file; ``info``, ``licenses``, ``iscrowd``, ``area`` and ``bbox`` may be missing.
 
     A missing area is the mask's, a missing box encloses the mask. Annotation id 0 becomes a free one, because COCO
     evaluators read a match with object 0 as no match.
+
+    Args:
+        path: COCO annotation file.
+        rejected_images: Positions in the file's ``images`` of records to leave out.
+        rejected_annotations: Positions in the file's ``annotations`` of records to leave out.
 
     Raises:
         ValueError: If the file is no COCO file, or an annotation has no mask or no known image.
@@ -92,13 +101,19 @@ def load_ground_truth(path: Path) -> GroundTruth:
     for key in ("images", "categories", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path} has no list {key!r}: a COCO instances file is needed")
+    kept_images = _without(content["images"], rejected_images)
     try:
-        images = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in content["images"]}
+        images = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in kept_images}
         names = {int(category["id"]): str(category.get("name", category["id"])) for category in content["categories"]}
     except KeyError as error:
         raise ValueError(f"{path}: an image or a category has no field {error}") from error
-    annotations = tuple(_complete(path, content["annotations"], images))
+    annotations = tuple(_complete(path, _without(content["annotations"], rejected_annotations), images))
     return GroundTruth(images, _unique(names), annotations)
+
+
+def _without(records: Sequence[Record], rejected: Collection[int]) -> list[Record]:
+    positions = frozenset(rejected)
+    return [record for position, record in enumerate(records) if position not in positions]
 
 
 def _unique(names: dict[int, str]) -> dict[int, str]:
@@ -107,7 +122,7 @@ def _unique(names: dict[int, str]) -> dict[int, str]:
     return {key: name if listed.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
 
 
-def _complete(path: Path, annotations: list[dict[str, object]], images: dict[int, Size]) -> Iterator[Instance]:
+def _complete(path: Path, annotations: Sequence[dict[str, object]], images: dict[int, Size]) -> Iterator[Instance]:
     free = 1 + max((int(cast(int, one["id"])) for one in annotations if "id" in one), default=0)
     for one in annotations:
         number = int(cast(int, one.get("id", 0)))

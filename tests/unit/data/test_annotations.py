@@ -60,7 +60,7 @@ def test_objects_below_one_pixel_or_without_area_are_too_small_to_learn_from(wri
     small = [annotation(2, bbox=[10, 20, 0.9, 20]), annotation(3, area=0)]
     read = read_annotations(write_coco([image()], [annotation(1), *small]), CLASSES)
     assert len(read.labels) == 1
-    assert read.num_skipped == 0
+    assert len(read.rejected) == 0
 
 
 def test_a_box_that_hangs_over_by_up_to_one_pixel_is_clipped(write_coco):
@@ -94,6 +94,10 @@ BAD = {
     "none of its code": {"segmentation": {"size": [60, 80], "counts": "~~~"}},
     "whose counts are a NoneType": {"segmentation": {"size": [60, 80]}},
     "the id of another annotation": {"id": 1},
+    "has area 'large'": {"area": "large"},
+    "has area -3": {"area": -3},
+    "has area nan": {"area": math.nan},
+    "has iscrowd 'no'": {"iscrowd": "no"},
 }
 
 
@@ -113,7 +117,7 @@ def test_a_bad_annotation_is_left_out_counted_and_logged_on_request(write_coco, 
     with caplog.at_level(logging.WARNING):
         read = read_annotations(file, CLASSES, on_bad_annotation="skip")
     assert len(read.labels) == 1
-    assert read.num_skipped == 1
+    assert (read.rejected.images, read.rejected.annotations) == ((), (1,))
     assert f"{file}: left out 1 bad records" in caplog.text
     assert reason in caplog.text
 
@@ -138,7 +142,9 @@ def test_a_bad_image_record_is_named_or_left_out_on_request(write_coco, reason):
         read_annotations(file, CLASSES)
     assert str(error.value).startswith(f"{file}: image ")
     assert reason in str(error.value)
-    assert read_annotations(file, CLASSES, on_bad_annotation="skip").image_ids.tolist() == [1]
+    read = read_annotations(file, CLASSES, on_bad_annotation="skip")
+    assert read.image_ids.tolist() == [1]
+    assert (read.rejected.images, read.rejected.annotations) == ((1,), ())
 
 
 def test_the_error_tells_the_first_problem_and_how_many_more_there_are(write_coco):

@@ -87,7 +87,7 @@ def test_colour_does_not_tell_the_class(content, shapes_root):
 def test_the_files_pass_our_own_checks(shapes_root):
     for split in ("train", "val"):
         read = read_annotations(shapes_root / "annotations" / f"instances_{split}.json", CLASSES)
-        assert read.num_skipped == 0
+        assert len(read.rejected) == 0
         assert len(read.labels) > 50
 
 

@@ -204,10 +204,15 @@ def test_an_unknown_backend_is_refused(coco_file: CocoFile) -> None:
         CocoAP(coco_file([]), (3,), backend="fast")
 
 
-def test_a_category_that_the_file_lacks_is_refused(coco_file: CocoFile) -> None:
-    metric = CocoAP(coco_file([]), (3, 4))
+def test_a_category_that_the_file_lacks_is_refused_before_anything_is_evaluated(coco_file: CocoFile) -> None:
     with pytest.raises(ValueError, match="has no category 4"):
-        metric.compute()
+        CocoAP(coco_file([]), (3, 4))
+
+
+def test_a_file_that_cannot_be_evaluated_is_refused_before_anything_is_evaluated(coco_file: CocoFile) -> None:
+    path = coco_file([annotation(1, 8, 3, LEFT)])
+    with pytest.raises(ValueError, match="no image has this id"):
+        CocoAP(path, (3, 7))
 
 
 def test_an_image_that_the_file_lacks_is_refused(coco_file: CocoFile) -> None:
