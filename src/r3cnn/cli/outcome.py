@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities import rank_zero_only
 
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.loading import collate
@@ -14,6 +15,22 @@ from r3cnn.evaluation.coco_ap import EvaluationResult, write_detections, write_m
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
+METRICS, DETECTIONS = "metrics.json", "detections.json"
+CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
+
+
+@rank_zero_only
+def remove_outcome(output_dir: Path) -> None:
+    """Removes what an earlier training run left in the folder, so that nothing of it passes for the new run's.
+
+    Only checkpoints, results and pictures under the names that we write; any other file stays.
+    """
+    pictures = output_dir / "pictures"
+    found = [output_dir / METRICS, output_dir / DETECTIONS, pictures / CURVES]
+    found += [*(output_dir / "checkpoints").glob("*.ckpt"), *pictures.glob(f"*{PREDICTIONS}")]
+    found += pictures.glob(f"*{LOOPS}")
+    for path in found:
+        path.unlink(missing_ok=True)
 
 
 def write_outcome(
@@ -23,11 +40,11 @@ def write_outcome(
     from r3cnn.reporting.console import print_metrics
     from r3cnn.reporting.curves import plot_training_curves
 
-    write_metrics(result, output_dir / "metrics.json")
-    write_detections(result, output_dir / "detections.json")
+    write_metrics(result, output_dir / METRICS)
+    write_detections(result, output_dir / DETECTIONS)
     print_metrics(result.metrics)
     if (output_dir / "metrics.csv").is_file():
-        plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / "training_curves.png")
+        plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / CURVES)
     if num_pictures > 0:
         draw_pictures(module, data, output_dir / "pictures", num_pictures)
     log.info("written to %s", output_dir)
@@ -46,5 +63,5 @@ def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, 
         with torch.inference_mode():
             found = [loop[0].to("cpu") for loop in module.model.detect_per_loop(module.normalized(batch), batch.sizes)]
         target = example.target
-        draw_predictions(example.image, found[-1], target, data.classes, folder / f"{example.image_id}_predictions.png")
-        draw_loop_strip(example.image, found, target, folder / f"{example.image_id}_loops.png")
+        draw_predictions(example.image, found[-1], target, data.classes, folder / f"{example.image_id}{PREDICTIONS}")
+        draw_loop_strip(example.image, found, target, folder / f"{example.image_id}{LOOPS}")

@@ -9,7 +9,7 @@ import lightning
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, settle
-from r3cnn.cli.outcome import write_outcome
+from r3cnn.cli.outcome import remove_outcome, write_outcome
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, save_config
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.training.build import instantiate
@@ -36,6 +36,7 @@ def run(config: DictConfig) -> None:
     module = build_module(config, data)
     trainer = build_trainer(config)
     if resume is None:
+        remove_outcome(output_dir)
         module.model.backbone.fetch_weights()
     _cut_logs(trainer, 0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

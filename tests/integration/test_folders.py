@@ -1,0 +1,20 @@
+"""The folder of a run: what it does with files that are there, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny_runs import Train
+
+
+def test_a_new_run_in_a_used_folder_keeps_nothing_of_the_old_one_but_what_others_put_there(
+    train_tiny: Train, tmp_path: Path
+) -> None:
+    for name in ("checkpoints/best.ckpt", "checkpoints/old.ckpt", "pictures/99_loops.png", "pictures/mine.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("of the old run")
+    train_tiny("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0", folder=tmp_path)
+    assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 1
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["mine.png", "training_curves.png"]
