@@ -156,3 +156,13 @@ def test_a_log_file_gets_lines_with_the_step_and_the_time_left(train_tiny: Train
     lines = [line for line in (folder / "train.log").read_text().splitlines() if "loss" in line]
     assert [line.split("/3")[0][-1] for line in lines] == ["1", "2", "3"]
     assert all("ETA" in line and "it/s" in line for line in lines)
+
+
+@pytest.mark.parametrize("norm", ["bn_eval", "bn"])
+def test_fixed_statistics_stay_fixed_through_a_whole_run(train_tiny: Train, norm: str) -> None:
+    folder = train_tiny(f"backbone.norm={norm}", "backbone.frozen_stages=1")
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    moved = {
+        name.split(".")[2] for name, value in weights.items() if name.endswith("running_mean") and bool(value.any())
+    }
+    assert moved == (set() if norm == "bn_eval" else {"layer2", "layer3", "layer4"})

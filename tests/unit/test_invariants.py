@@ -239,9 +239,9 @@ def test_trained_feedback_learns_and_released_feedback_does_not() -> None:
 
 
 class CountReads(TorchDispatchMode):
-    """Counts operations that make the host wait for the device: reading a value, or a shape that data decide."""
+    """Counts what makes the host wait: reading a value or a shape that data decide, and sending constants."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "torchvision::nms")
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "nms", "lift_fresh")
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +255,7 @@ class CountReads(TorchDispatchMode):
             if isinstance(arg, list | tuple)
             for i in arg
         )
-        self.count += by_mask or any(wait.split("::")[-1] in name for wait in self.WAITS)
+        self.count += by_mask or any(wait in name for wait in self.WAITS)
         return func(*args, **(kwargs or {}))
 
 
@@ -276,7 +276,8 @@ def test_the_host_waits_for_the_device_equally_often_whatever_the_batch_and_the_
         "three images": reads(3, [tiny.SOME, [], tiny.SOME[:2]]),
         "four loops": reads(4, [tiny.SOME, tiny.SOME]),
     }
-    assert set(counts.values()) == {1}, counts  # the one is the NMS of all proposals
+    assert len(set(counts.values())) == 1, counts
+    assert counts["four loops"] < 30, counts  # mostly small constants, such as the image sizes; one is the NMS
 
 
 def test_a_compact_step_is_seen_to_read() -> None:

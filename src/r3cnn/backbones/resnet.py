@@ -40,7 +40,7 @@ class ResNet(nn.Module):
             They are fetched by ``fetch_weights``, never by building the module.
 
     Raises:
-        ValueError: For an unknown depth or norm, or ``frozen_stages`` out of range.
+        ValueError: For an unknown depth or norm, ``frozen_stages`` out of range, or weights that do not fit the norm.
     """
 
     def __init__(self, depth: int, norm: Norm, frozen_stages: int, weights: str | None) -> None:
@@ -51,6 +51,8 @@ class ResNet(nn.Module):
             raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
         if not -1 <= frozen_stages <= 4:
             raise ValueError(f"frozen_stages must be in [-1, 4], got {frozen_stages}")
+        if norm == "group_norm" and weights is not None:
+            raise ValueError(f"norm=group_norm has no ImageNet weights, got weights={weights}: set weights=null")
         block, layers = _BLOCKS[depth]
         net = resnet.ResNet(block, layers, num_classes=1, norm_layer=_NORMS[norm])
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -63,6 +65,7 @@ class ResNet(nn.Module):
         ]
         for module in self._frozen:
             module.requires_grad_(False)
+        self.train()  # a trainer may keep the mode that it finds: fixed statistics must be fixed from the start
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """C2, C3, C4, C5 of images (B, 3, H, W), at strides 4, 8, 16, 32."""

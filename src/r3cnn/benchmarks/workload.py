@@ -39,7 +39,9 @@ class Workload:
 
     def normalized(self) -> Tensor:
         """(B, 3, H, W) float32 network input."""
-        return normalize_images(self.images, self.sizes, self.mean, self.std)
+        height, width = self.size
+        images = list(self.images[:, :, :height, :width])
+        return normalize_images(images, canvas_of(self.size), self.mean, self.std)
 
 
 def draw_workload(

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from r3cnn.data.transforms import resize_image, resized_size
-from r3cnn.structures import Batch, Example, InstanceMasks, Size, Target, canvas_of
+from r3cnn.structures import Batch, Example, Size
 
 
 class ImageError(ValueError):
@@ -65,32 +65,5 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Puts images on the smallest canvas, a multiple of 32, that holds them all.
-
-    Ground truth of the whole batch lies in one tensor per field, of which each target holds a view: a worker then hands
-    over five shared-memory files per batch instead of four per image.
-    """
-    canvases = [canvas_of(example.size) for example in examples]
-    height, width = max(canvas[0] for canvas in canvases), max(canvas[1] for canvas in canvases)
-    images = torch.zeros(len(examples), 3, height, width, dtype=torch.uint8)
-    for canvas, example in zip(images, examples, strict=True):
-        canvas[:, : example.size[0], : example.size[1]] = example.image
-    return Batch(
-        images=images,
-        sizes=tuple(example.size for example in examples),
-        original_sizes=tuple(example.original_size for example in examples),
-        image_ids=tuple(example.image_id for example in examples),
-        targets=_share_storage([example.target for example in examples]),
-    )
-
-
-def _share_storage(targets: Sequence[Target]) -> tuple[Target, ...]:
-    counts = [len(target) for target in targets]
-    boxes = torch.cat([target.boxes for target in targets]).split(counts)
-    labels = torch.cat([target.labels for target in targets]).split(counts)
-    windows = torch.cat([target.masks.windows for target in targets]).split(counts)
-    pixels = torch.cat([target.masks.pixels for target in targets]).split([len(t.masks.pixels) for t in targets])
-    return tuple(
-        Target(boxes[i], labels[i], InstanceMasks(pixels[i], windows[i], target.masks.canvas, target.masks.largest))
-        for i, target in enumerate(targets)
-    )
+    """Packs the examples of a batch; padding waits until they are on the device."""
+    return Batch.of(examples)

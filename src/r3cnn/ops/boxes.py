@@ -35,34 +35,42 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return intersection / union.clamp(min=_MIN_UNION)
 
 
-def encode_boxes(boxes: Tensor, targets: Tensor, stds: Sequence[float]) -> Tensor:
+def encode_boxes(boxes: Tensor, targets: Tensor, stds: Tensor | float) -> Tensor:
     """Deltas ``(dx, dy, dw, dh)`` that turn ``boxes`` (..., 4) into ``targets`` (..., 4), divided by ``stds``.
 
+    ``stds`` is (4,), or one number for all.
     Boxes without area give infinite or undefined deltas: mask them out before.
     """
     size = boxes[..., 2:] - boxes[..., :2]
     target_size = targets[..., 2:] - targets[..., :2]
     shift = ((targets[..., :2] + targets[..., 2:]) - (boxes[..., :2] + boxes[..., 2:])) * 0.5 / size
     deltas = torch.cat([shift, torch.log(target_size / size)], dim=-1)
-    return deltas / deltas.new_tensor(stds)
+    return deltas / stds
 
 
-def decode_boxes(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
+def decode_boxes(boxes: Tensor, deltas: Tensor, stds: Tensor | float) -> Tensor:
     """Inverse of ``encode_boxes``; log ratios are limited to +-ln(1000 / 16).
 
     Args:
         boxes: (..., 4).
         deltas: (..., 4), broadcastable against ``boxes``.
-        stds: Standard deviation of each delta.
+        stds: (4,) standard deviation of each delta, or one number for all.
 
     Returns:
         (..., 4) boxes, not clipped.
     """
-    deltas = deltas * deltas.new_tensor(stds)
+    deltas = deltas * stds
     size = boxes[..., 2:] - boxes[..., :2]
     centre = (boxes[..., :2] + boxes[..., 2:]) * 0.5 + size * deltas[..., :2]
     half = size * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * 0.5
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def unit_box(like: Tensor) -> Tensor:
+    """(4,) the box ``(0, 0, 1, 1)``: stands in where a box is not to count but must not give an infinity either."""
+    box = like.new_zeros(4)
+    box[2:].fill_(1)
+    return box
 
 
 def clip_boxes(boxes: Tensor, limits: Tensor) -> Tensor:

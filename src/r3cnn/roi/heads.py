@@ -87,6 +87,8 @@ class RoIHeads(nn.Module):
         self.schedule, self.num_classes = schedule, num_classes
         self.box_extractor, self.mask_extractor = box_extractor, mask_extractor
         heads = range(schedule.num_heads)
+        self.delta_stds: Tensor
+        self.register_buffer("delta_stds", torch.tensor(schedule.delta_stds), persistent=False)
         self.box_heads = nn.ModuleList(cast(nn.Module, box_head()) for _ in heads)
         has_feedback = [h in schedule.feedback_heads and schedule.mask_feedback != "off" for h in heads]
         self.mask_heads = nn.ModuleList(cast(nn.Module, mask_head(feedback=own)) for own in has_feedback)
@@ -191,12 +193,12 @@ class RoIHeads(nn.Module):
         """Decoded and clipped boxes in the slots they came from; ground truth that was added is dropped."""
         best = box.logits[:, : self.num_classes].argmax(dim=1)
         deltas = select_deltas(box.deltas, best).float()
-        boxes = rows.scatter(decode_boxes(rows.boxes, deltas, self.schedule.delta_stds[head]), samples.rois.valid)
+        boxes = rows.scatter(decode_boxes(rows.boxes, deltas, self.delta_stds[head]), samples.rois.valid)
         return Rois(clip_boxes(boxes, limits), samples.handed_on)
 
     def _class_boxes(self, output: LoopOutput) -> Tensor:
         """Decoded boxes (N, 4), or (N, K, 4) from class-specific deltas."""
-        stds = self.schedule.delta_stds[output.head]
+        stds = self.delta_stds[output.head]
         deltas = output.box.deltas.float()
         if deltas.shape[1] == 4:
             return decode_boxes(output.rows.boxes, deltas, stds)
@@ -213,7 +215,7 @@ class RoIHeads(nn.Module):
             labels,
             positive=positive,
             valid=rows.valid,
-            stds=self.schedule.delta_stds[output.head],
+            stds=self.delta_stds[output.head],
             beta=self.box_loss_beta,
         )
         return {"cls": class_loss(output.box.logits, labels, rows.valid), "box": loss}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from r3cnn.ops.boxes import encode_boxes
+from r3cnn.ops.boxes import encode_boxes, unit_box
 from r3cnn.roi.box_heads import BoxOutput
 
 
@@ -32,7 +30,7 @@ def box_loss(
     *,
     positive: Tensor,
     valid: Tensor,
-    stds: Sequence[float],
+    stds: Tensor,
     beta: float,
 ) -> Tensor:
     """Smooth-L1 of the deltas of the positives, divided by the number of all sampled RoIs.
@@ -44,12 +42,12 @@ def box_loss(
         labels: (N,) class of each RoI, for class-specific deltas.
         positive: (N,) bool.
         valid: (N,) bool.
-        stds: Standard deviations of the deltas.
+        stds: (4,) standard deviations of the deltas.
         beta: Where square turns to linear; 0 is L1.
     """
     rows = positive[:, None]
     # A box without area, or an empty row, must not even produce an infinity: 0 * inf is nan.
-    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    unit = unit_box(boxes)
     goal = encode_boxes(torch.where(rows, boxes, unit), torch.where(rows, gt_boxes, unit), stds)
     deltas = select_deltas(output.deltas, torch.where(positive, labels, 0)).float()
     losses = F.smooth_l1_loss(deltas, goal, beta=beta, reduction="none")

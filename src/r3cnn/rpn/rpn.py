@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from r3cnn.layers.init import init_normal
-from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits
+from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits, unit_box
 from r3cnn.ops.matching import Matcher
 from r3cnn.ops.nms import grouped_nms, top_per_image
 from r3cnn.ops.sampling import BalancedSampler, Sampled
@@ -127,7 +127,7 @@ class RPN(nn.Module):
         for level, (level_logits, level_deltas, level_anchors) in enumerate(zip(logits, deltas, anchors, strict=True)):
             best, index = level_logits.sigmoid().topk(min(settings.per_level, level_logits.shape[1]), dim=1)
             chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(clip_boxes(decode_boxes(level_anchors[index], chosen, (1.0, 1.0, 1.0, 1.0)), limits))
+            boxes.append(clip_boxes(decode_boxes(level_anchors[index], chosen, 1.0), limits))
             scores.append(best)
             image = torch.arange(len(sizes), device=index.device)[:, None]
             groups.append((image * len(logits) + level).expand_as(best))
@@ -164,9 +164,9 @@ class RPN(nn.Module):
         objectness = F.binary_cross_entropy_with_logits(logits, sampled.positive.float(), reduction="none")
         # An empty slot or a background anchor must not even produce an infinity: 0 * inf is nan.
         is_positive = sampled.positive[..., None]
-        unit = anchors.new_tensor([0.0, 0.0, 1.0, 1.0])
+        unit = unit_box(anchors)
         goal = encode_boxes(
-            torch.where(is_positive, anchors[sampled.index], unit), torch.where(is_positive, gt_boxes, unit), (1.0,) * 4
+            torch.where(is_positive, anchors[sampled.index], unit), torch.where(is_positive, gt_boxes, unit), 1.0
         )
         box = F.smooth_l1_loss(deltas, goal, beta=self.box_loss_beta, reduction="none")
         # Both kinds count at least once per image, as in the released code.

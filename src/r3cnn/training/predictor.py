@@ -80,8 +80,8 @@ class Predictor:
         batch = self._batch_of(Path(image))
         preprocessing, size = self.info.preprocessing, batch.original_sizes[0]
         with torch.inference_mode():
-            pixels = batch.images.to(self.device)
-            pixels = normalize_images(pixels, batch.sizes, preprocessing.mean, preprocessing.std)
+            batch = batch.to(self.device)
+            pixels = normalize_images(batch.images, batch.canvas, preprocessing.mean, preprocessing.std)
             found = [loop[0] for loop in self.model.detect_per_loop(pixels, batch.sizes)]
         return [replace(loop, boxes=to_original(loop.boxes, batch.sizes[0], size)) for loop in found], size
 

@@ -62,7 +62,7 @@ def test_coco128_loads_at_the_paper_s_size(data_root):
     assert (len(data.train_set), len(data.val_set)) == (94, 32)
     assert data.category_ids[:12] == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13)
     batch = next(iter(data.train_dataloader()))
-    assert max(batch.images.shape[2:]) <= 1344
+    assert max(batch.canvas) <= 1344
     assert all(min(size) == 800 or max(size) == 1333 for size in batch.sizes)
     for target, size in zip(batch.targets, batch.sizes, strict=True):
         assert len(target) > 0

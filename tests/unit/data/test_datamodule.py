@@ -49,7 +49,7 @@ def make(tmp_path, split):
 
 def assert_equal(first: Batch, second: Batch):
     assert first.image_ids == second.image_ids
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.pixels, second.pixels)
     for one, other in zip(first.targets, second.targets, strict=True):
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.masks.pixels, other.masks.pixels)
@@ -58,7 +58,8 @@ def assert_equal(first: Batch, second: Batch):
 def test_batches_carry_images_with_boxes_and_masks_that_agree(make):
     batches = list(make(batch_size=4).train_dataloader())
     assert len(batches) == 2
-    assert batches[0].images.shape == (4, 3, 64, 96)
+    assert batches[0].canvas == (64, 96)
+    assert len(batches[0].images) == 4
     for batch in batches:
         for target, image_id in zip(batch.targets, batch.image_ids, strict=True):
             assert len(target) == (0 if image_id == 8 else 1)

@@ -97,7 +97,13 @@ def test_an_evaluation_batch_holds_one_canvas_in_data_set_order():
         assert len({canvas_of(EVAL_SIZES[item]) for item in batch}) == 1
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_a_rank_that_no_evaluation_batch_is_left_for_repeats_one_of_another_rank():
+    ranks = [list(EvalBatchSampler(EVAL_SIZES, batch_size=3, rank=rank, world=6)) for rank in range(6)]
+    assert [[draw.item for draw in batch] for rank in ranks for batch in rank] == [[0, 2, 3], [1, 4], [5], [6], [6], [6]]
+    assert {len(rank) for rank in ranks} == {1}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_evaluation_batches_are_dealt_out_whole(world):
     ranks = [EvalBatchSampler(EVAL_SIZES, batch_size=3, rank=rank, world=world) for rank in range(world)]
     alone = list(EvalBatchSampler(EVAL_SIZES, batch_size=3))

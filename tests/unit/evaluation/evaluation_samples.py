@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from r3cnn.structures import Batch, Detections, InstanceMasks, Target
+from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Target
 
 Box = tuple[float, float, float, float]
 Found = tuple[Box, float, int]  # (x, y, width, height), score, label
@@ -39,9 +39,8 @@ def detections(found: Sequence[Found], mask_scores: Sequence[float] | None = Non
 
 def batch_of(image_ids: Sequence[int], size: tuple[int, int] = SIZE) -> Batch:
     empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(size))
-    count = len(image_ids)
-    images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    return Batch(images, (size,) * count, (SIZE,) * count, tuple(image_ids), (empty,) * count)
+    pixels = torch.zeros(3, *size, dtype=torch.uint8)
+    return Batch.of([Example(pixels, empty, image_id, SIZE) for image_id in image_ids])
 
 
 def write_coco(folder: Path, annotations: Sequence[dict[str, object]], image_ids: Sequence[int] = (1,)) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult, write_detections, write_metrics
-from r3cnn.structures import Batch, Detections, InstanceMasks, Target
+from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Target
 
 SCALE = 1.3
 KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -59,7 +59,7 @@ def evaluate(path: Path, backend: str, area_from: str = "mask", every: int = 1) 
         size = (coco.imgs[image_id]["height"], coco.imgs[image_id]["width"])
         resized = (round(size[0] * SCALE), round(size[1] * SCALE))
         empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(resized))
-        batch = Batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), (resized,), (size,), (image_id,), (empty,))
+        batch = Batch.of([Example(torch.zeros(3, *resized, dtype=torch.uint8), empty, image_id, size)])
         metric.update(batch, [[noisy_copies(coco, image_id, generator)] for _ in range(2)])
     return metric.compute()
 

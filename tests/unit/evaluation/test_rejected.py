@@ -4,15 +4,12 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from evaluation_samples import SIZE, annotation, batch_of, detections, write_coco
-from PIL import Image
+from evaluation_data import data_module
+from evaluation_samples import annotation, batch_of, detections, write_coco
 
 from r3cnn.cli.parts import build_metric
 from r3cnn.data.checks import AnnotationError
-from r3cnn.data.datamodule import CocoDataModule
-from r3cnn.data.split import Split
 
 LEFT, RIGHT = (10.0, 10.0, 20.0, 20.0), (60.0, 50.0, 20.0, 20.0)
 BAD_ANNOTATIONS = {
@@ -35,26 +32,6 @@ BAD_IMAGES = {
     "id that is no number": {"id": "two"},
     "file outside the folder": {"file_name": "../2.png"},
 }
-
-
-def data_module(path: Path, on_bad_annotation: str = "skip") -> CocoDataModule:
-    Image.fromarray(np.zeros((*SIZE, 3), dtype=np.uint8)).save(path.parent / "1.png")
-    split = Split(images=path.parent, annotations=path)
-    return CocoDataModule(
-        root=path.parent,
-        train=split,
-        val=split,
-        classes=["disc", "star"],
-        batch_size=1,
-        eval_batch_size=1,
-        image_size=[100, 120],
-        workers=0,
-        seed=0,
-        flip=0.0,
-        on_bad_annotation=on_bad_annotation,
-        mean=[0, 0, 0],
-        std=[1, 1, 1],
-    )
 
 
 def assert_only_the_good_record_counts(path: Path) -> None:
