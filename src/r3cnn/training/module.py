@@ -48,7 +48,7 @@ class EvaluationModule(lightning.LightningModule):
 
     def normalized(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 network input of a batch that lies on the device."""
-        return normalize_images(batch.images, batch.sizes, self.preprocessing.mean, self.preprocessing.std)
+        return normalize_images(batch.images, batch.canvas, self.preprocessing.mean, self.preprocessing.std)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Detects after every loop in one backbone pass and hands the outcome to the metric."""
@@ -105,6 +105,10 @@ class TrainingModule(EvaluationModule):
         """Starts the data at the first batch; a resumed run moves on from there when its checkpoint is read."""
         if stage == "fit":
             set_position(self.trainer, 0, 0)
+
+    def on_fit_start(self) -> None:
+        """Puts every layer into its training mode; Lightning keeps whatever mode it finds."""
+        self.train()
 
     def on_train_epoch_start(self) -> None:
         """Gives the epoch its own order of images."""
