@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
-from tiny_runs import Train
+from tiny_runs import Cli, Train
+
+
+def test_a_checkpoint_is_evaluated_from_any_folder(
+    train_tiny: Train, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = train_tiny("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0", "data.root=./drawn")
+    monkeypatch.chdir(tmp_path / "there")
+    cli("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "pictures=0", f"output_dir={tmp_path}/out")
+    assert (tmp_path / "out" / "metrics.json").read_text() == (run / "metrics.json").read_text()
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_a_new_run_in_a_used_folder_keeps_nothing_of_the_old_one_but_what_others_put_there(

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 import r3cnn
 
 Config = dict[str, object]
+DATA_FOLDERS = ("data.root", "data.prepare.folder")
 
 
 def config_folder() -> Path:
@@ -43,8 +44,17 @@ def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Pa
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
     OmegaConf.update(config, "output_dir", str(output_dir))
+    settle_folders(config)
     fill_classes(config, known_classes)
     return output_dir
+
+
+def settle_folders(config: DictConfig) -> None:
+    """Makes the folders of the data absolute, since checkpoints keep them and may be used from any folder."""
+    for key in DATA_FOLDERS:
+        folder = OmegaConf.select(config, key)
+        if isinstance(folder, str):
+            OmegaConf.update(config, key, str(Path(folder).expanduser().absolute()))
 
 
 def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None) -> None:
@@ -57,7 +67,8 @@ def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None)
 
     data = config.get("data")
     if data is not None and data.get("classes", ()) is None:
-        classes = known_classes or classes_of(Path(data.root).expanduser() / data.train.annotations)[0]
+        file = Path(data.root).expanduser() / Path(data.train.annotations).expanduser()
+        classes = known_classes or classes_of(file)[0]
         OmegaConf.update(config, "data.classes", list(classes))
 
 
