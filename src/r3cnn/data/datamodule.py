@@ -86,8 +86,6 @@ class CocoDataModule(L.LightningDataModule):
         self._prepare = prepare
         self._position = (0, 0)
         self._sampler: TrainBatchSampler | None = None
-        # Evaluation batches are dealt out whole, so a rank may get none; Lightning would refuse that.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @cached_property
     def train_set(self) -> CocoDataset:

@@ -96,7 +96,9 @@ class TrainBatchSampler(Sampler[list[Draw]]):
 class EvalBatchSampler(Sampler[list[Draw]]):
     """Batches of one canvas each, formed once in data-set order and dealt out whole, batch i to rank ``i % world``.
 
-    The same images meet in the same batch on any number of ranks, so outputs do not depend on it, to the bit.
+    The same images meet in the same batch on any number of ranks, so outputs do not depend on it, to the bit. A rank
+    that none is left for repeats one that another rank has, since Lightning's loop passes over a rank without batches,
+    which would then be missing when the results come together; there every image counts once.
 
     Args:
         sizes: (height, width) of the images after resizing, in data-set order.
@@ -111,7 +113,7 @@ class EvalBatchSampler(Sampler[list[Draw]]):
             by_canvas.setdefault(canvas_of(size), []).append(index)
         batches = [batch for members in by_canvas.values() for batch in _chunks(members, batch_size)]
         batches.sort(key=lambda batch: batch[0])
-        self._batches = batches[rank::world]
+        self._batches = batches[rank::world] or batches[-1:]
 
     def __len__(self) -> int:
         return len(self._batches)

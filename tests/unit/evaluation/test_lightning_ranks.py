@@ -59,15 +59,14 @@ def work(rank: int, path: Path, port: int) -> None:
     (path.parent / f"rank{rank}.json").write_text(json.dumps(metrics))
 
 
-@pytest.mark.parametrize("image_ids", [(1, 2), (1,)])
-def test_one_batch_on_two_ranks_gives_what_one_rank_gives(tmp_path: Path, image_ids: tuple[int, ...]) -> None:
-    rows = [annotation(number, number, 3, LEFT) for number in image_ids]
-    path = write_coco(tmp_path, [*rows, annotation(9, 1, 7, RIGHT)], image_ids)
+def test_one_batch_on_two_ranks_gives_what_one_rank_gives(tmp_path: Path) -> None:
+    rows = [annotation(1, 1, 3, LEFT), annotation(2, 2, 3, LEFT), annotation(9, 1, 7, RIGHT)]
+    path = write_coco(tmp_path, rows, image_ids=(1, 2))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(work, (path, port), nprocs=2)
     alone = validate(path, "auto", devices=1)
     assert [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)] == [alone, alone]
-    assert alone["images"] == {"seen": len(image_ids), "total": len(image_ids)}
+    assert alone["images"] == {"seen": 2, "total": 2}
     assert alone["box"]["ap"] == pytest.approx(0.5, abs=1e-12)
