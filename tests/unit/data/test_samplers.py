@@ -99,8 +99,8 @@ def test_an_evaluation_batch_holds_one_canvas_in_data_set_order():
 
 def test_a_rank_that_no_evaluation_batch_is_left_for_repeats_one_of_another_rank():
     ranks = [list(EvalBatchSampler(EVAL_SIZES, batch_size=3, rank=rank, world=6)) for rank in range(6)]
-    assert [[draw.item for draw in batch] for rank in ranks for batch in rank] == [[0, 2, 3], [1, 4], [5], [6], [6], [6]]
     assert {len(rank) for rank in ranks} == {1}
+    assert [items(rank) for rank in ranks] == [[0, 2, 3], [1, 4], [5], [6], [6], [6]]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
