@@ -9,7 +9,7 @@ import torch
 from tiny_runs import Cli, Train
 
 
-def test_a_checkpoint_is_evaluated_from_any_folder(
+def test_a_checkpoint_is_evaluated_from_any_folder_and_kept_beside_its_metrics(
     train_tiny: Train, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("here", "there"):
@@ -19,6 +19,9 @@ def test_a_checkpoint_is_evaluated_from_any_folder(
     monkeypatch.chdir(tmp_path / "there")
     cli("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "pictures=0", f"output_dir={tmp_path}/out")
     assert (tmp_path / "out" / "metrics.json").read_text() == (run / "metrics.json").read_text()
+    parts = {"config.yaml", "checkpoints", "detections.json", "metrics.json"}
+    assert parts <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert (tmp_path / "out/checkpoints/evaluated.ckpt").read_bytes() == (run / "checkpoints/last.ckpt").read_bytes()
     assert list((tmp_path / "there").iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, plain, settle
 from r3cnn.cli.loops import eval_heads
-from r3cnn.cli.outcome import write_outcome
+from r3cnn.cli.outcome import keep_evaluated, write_outcome
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, save_config
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
@@ -40,6 +40,7 @@ def run(config: DictConfig) -> None:
     if module.result is None:
         raise ValueError("there is no result: trainer.limit_val_batches must not be 0")
     if trainer.is_global_zero:
+        keep_evaluated(Path(config.checkpoint), output_dir)
         write_outcome(module.result, module, data, output_dir, config.pictures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
 METRICS, DETECTIONS = "metrics.json", "detections.json"
+EVALUATED = "evaluated.ckpt"
 CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
 
 
@@ -31,6 +33,20 @@ def remove_outcome(output_dir: Path) -> None:
     found += pictures.glob(f"*{LOOPS}")
     for path in found:
         path.unlink(missing_ok=True)
+
+
+@rank_zero_only
+def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
+    """Puts the checkpoint that was evaluated beside its metrics, as a hard link where the file system can."""
+    kept, source = output_dir / "checkpoints" / EVALUATED, checkpoint.resolve()
+    if kept.exists() and kept.samefile(source):
+        return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.unlink(missing_ok=True)
+    try:
+        kept.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, kept)
 
 
 def write_outcome(

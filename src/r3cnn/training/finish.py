@@ -62,4 +62,5 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     is_first = not path.is_file() and not (kept.is_file() and kept.parent == path.parent)
     if is_better or is_first:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be linked to from the folder of an evaluation, which keeps the old one
         shutil.copyfile(last, path)
