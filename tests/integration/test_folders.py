@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,21 @@ def test_a_new_run_in_a_used_folder_keeps_nothing_of_the_old_one_but_what_others
     assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 1
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["mine.png", "training_curves.png"]
+
+
+def test_the_ap_of_every_loop_and_class_is_in_the_log_and_in_the_table_of_numbers(
+    train_tiny: Train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = train_tiny("trainer.max_steps=1", "trainer.val_check_interval=1", "pictures=0")
+    printed, text = capfd.readouterr(), (run / "train.log").read_text()
+    for title in ("Average precision after each loop", "Average precision per class"):
+        assert title in text
+        assert title in printed.out
+        assert title not in printed.err
+    metrics = json.loads((run / "metrics.json").read_text())["per_class"]
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/mask_ap"]]
+    found = {name: {kind: rows[-1][f"val/class/{name}/{kind}_ap"] for kind in ("box", "mask")} for name in metrics}
+    assert {name: {kind: float(ap) for kind, ap in kinds.items()} for name, kinds in found.items()} == {
+        name: {kind: pytest.approx(ap) for kind, ap in kinds.items()} for name, kinds in metrics.items()
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 METRICS, DETECTIONS = "metrics.json", "detections.json"
 EVALUATED = "evaluated.ckpt"
 CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
+LOG_WIDTH = 120
 
 
 @rank_zero_only
@@ -53,17 +55,30 @@ def write_outcome(
     result: EvaluationResult, module: EvaluationModule, data: CocoDataModule, output_dir: Path, num_pictures: int
 ) -> None:
     """Writes ``metrics.json``, ``detections.json`` and pictures, and prints the AP per loop and per class."""
+    from rich.console import Console
+
     from r3cnn.reporting.console import print_metrics
     from r3cnn.reporting.curves import plot_training_curves
 
     write_metrics(result, output_dir / METRICS)
     write_detections(result, output_dir / DETECTIONS)
     print_metrics(result.metrics)
+    text = StringIO()
+    print_metrics(result.metrics, Console(file=text, width=LOG_WIDTH))
+    log_to_file(text.getvalue())
     if (output_dir / "metrics.csv").is_file():
         plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / CURVES)
     if num_pictures > 0:
         draw_pictures(module, data, output_dir / "pictures", num_pictures)
     log.info("written to %s", output_dir)
+
+
+def log_to_file(text: str) -> None:
+    """Writes what stands on the terminal already into the log files alone."""
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "\n%s", (text.rstrip(),), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, count: int) -> None:

@@ -63,7 +63,7 @@ class EvaluationModule(lightning.LightningModule):
 
 
 def flat_ap(metrics: Mapping[str, object]) -> dict[str, float]:
-    """The numbers of ``metrics.json`` as ``box_ap``, ``mask_ap50``, ``loop1/box_ap`` …; undefined ones are NaN."""
+    """Content of ``metrics.json`` as ``box_ap``, ``loop1/box_ap``, ``class/cat/box_ap`` …; undefined ones are NaN."""
     found: dict[str, float] = {}
     for kind in ("box", "mask"):
         values = metrics.get(kind)
@@ -73,6 +73,10 @@ def flat_ap(metrics: Mapping[str, object]) -> dict[str, float]:
     if isinstance(loops, Mapping):
         for loop, values in loops.items():
             found |= {f"loop{loop}/{name}": value for name, value in flat_ap(values).items()}
+    classes = metrics.get("per_class")
+    if isinstance(classes, Mapping):
+        for name, values in classes.items():
+            found |= {f"class/{name}/{kind}_ap": math.nan if ap is None else ap for kind, ap in values.items()}
     return found
 
 

@@ -16,11 +16,12 @@ def test_seeds_depend_on_every_number_and_its_place_and_nothing_else() -> None:
 
 def test_metrics_become_one_flat_dict_with_undefined_ones_as_nan() -> None:
     kinds = {"box": {"ap": 0.5, "ap_large": None}, "mask": {"ap": 0.25}}
-    flat = flat_ap({**kinds, "loops": {"1": kinds}, "per_class": {"cat": {"box": 0.1, "mask": 0.2}}})
+    flat = flat_ap({**kinds, "loops": {"1": kinds}, "per_class": {"cat": {"box": 0.1, "mask": None}}})
     assert flat["box_ap"] == flat["loop1/box_ap"] == 0.5
     assert flat["mask_ap"] == 0.25
     assert math.isnan(flat["loop1/box_ap_large"])
-    assert not any("cat" in key for key in flat)
+    assert flat["class/cat/box_ap"] == 0.1
+    assert math.isnan(flat["class/cat/mask_ap"])
 
 
 def test_the_time_left_follows_from_the_steps_of_this_run_alone() -> None:
