@@ -16,10 +16,10 @@ from r3cnn.training.build import TRUSTED_TARGETS
 from r3cnn.training.checkpoint import build_model
 
 CONF = config_folder()
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-VARIANTS = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment",)
-)
+# Files whose name starts with an underscore hold what others share.
+CHOICES = [path for path in sorted(CONF.glob("*/*.yaml")) if not path.name.startswith("_")]
+EXPERIMENTS = [path.stem for path in CHOICES if path.parent.name == "experiment"]
+VARIANTS = [f"{path.parent.name}={path.stem}" for path in CHOICES if path.parent.name != "experiment"]
 NETWORK_GROUPS = ("backbone", "recursion", "box_head", "mask_head", "mask_iou_head", "roi_extractor", "rpn", "model")
 NETWORKS = [variant for variant in VARIANTS if variant.split("=")[0] in NETWORK_GROUPS]
 SMALL = ("backbone=resnet10_gn", "channels=32", "box_head.hidden=32")
