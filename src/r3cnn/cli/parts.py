@@ -45,6 +45,7 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
     from_data = {
         "annotations": data.val_annotations,
         "category_ids": data.category_ids,
+        "classes": data.classes,
         "rejected_images": rejected.images,
         "rejected_annotations": rejected.annotations,
     }

@@ -7,9 +7,9 @@ page by page into every worker.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from r3cnn.data.checks import (
     checked_id,
     checked_size,
 )
-from r3cnn.data.coco_file import Content, categories_of, load_content
+from r3cnn.data.coco_file import categories_of, load_content
 from r3cnn.data.segmentation import encode
 from r3cnn.structures import Size
 
@@ -62,7 +62,7 @@ class Annotations:
         labels: (A,) int64 in [0, K).
         segments: (N,) uint8; run lengths of all objects one after the other.
         segment_starts: (A + 1,) int64.
-        category_ids: The file's id of each of the K categories, in label order.
+        category_ids: The file's id of each of the K classes, in label order; a free one for a class that it lacks.
         rejected: The bad records that were left out.
     """
 
@@ -94,7 +94,13 @@ class Annotations:
         return Objects(self.boxes[first:last], self.labels[first:last], segments)
 
 
-def read_annotations(file: Path, classes: Sequence[str], on_bad_annotation: OnBadAnnotation = "error") -> Annotations:
+def read_annotations(
+    file: Path,
+    classes: Sequence[str],
+    on_bad_annotation: OnBadAnnotation = "error",
+    *,
+    may_lack_classes: bool = False,
+) -> Annotations:
     """Reads, checks and packs a COCO file.
 
     Crowds are left out, as in the authors' code. So are objects with a side below 1 px or an ``area`` of 0, which are
@@ -104,18 +110,20 @@ def read_annotations(file: Path, classes: Sequence[str], on_bad_annotation: OnBa
         file: COCO JSON with ``images``, ``annotations`` and ``categories``.
         classes: Names of the K categories in label order.
         on_bad_annotation: ``error`` raises at the first look, ``skip`` leaves bad records out, counts and logs them.
+        may_lack_classes: Whether the file's categories may be a part of ``classes``, as is enough to evaluate on.
 
     Raises:
-        AnnotationError: For a file that is no COCO file, whose categories are not ``classes``, or with a bad record.
+        AnnotationError: For a file that is no COCO file, with other categories than ``classes``, or with a bad record.
     """
     content = load_content(file)
-    category_ids = _category_ids(file, content, classes)
-    labels = {category: label for label, category in enumerate(category_ids)}
+    id_of = categories_of(file, content)
+    _check_classes(file, id_of, classes, may_lack_classes=may_lack_classes)
+    labels = {id_of[name]: label for label, name in enumerate(classes) if name in id_of}
     problems = Problems(file)
     images = _read_images(content["images"], problems)
     objects = _read_objects(content["annotations"], images, labels, problems)
     problems.report(on_bad_annotation)
-    return _pack(file, images, objects, category_ids, rejected=problems.rejected)
+    return _pack(file, images, objects, _ids_of_labels(id_of, classes), rejected=problems.rejected)
 
 
 def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -128,14 +136,18 @@ def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(id_of), tuple(id_of.values())
 
 
-def _category_ids(file: Path, content: Content, classes: Sequence[str]) -> tuple[int, ...]:
-    id_of = categories_of(file, content)
+def _check_classes(file: Path, id_of: Mapping[str, int], classes: Sequence[str], *, may_lack_classes: bool) -> None:
     missing = [name for name in classes if name not in id_of]
     unknown = [name for name in id_of if name not in classes]
-    if missing or unknown:
+    if unknown or (missing and not may_lack_classes):
         got = f"missing in the file: {missing or 'none'}, unknown in it: {unknown or 'none'}"
         raise AnnotationError(f"{file}: its categories are not the {len(classes)} classes of the data config: {got}")
-    return tuple(id_of[name] for name in classes)
+
+
+def _ids_of_labels(id_of: Mapping[str, int], classes: Sequence[str]) -> tuple[int, ...]:
+    """The file's id of each class; a class that it lacks gets a free one, above all of the file's."""
+    free = count(max(id_of.values()) + 1)
+    return tuple(id_of[name] if name in id_of else next(free) for name in classes)
 
 
 @dataclass(frozen=True)

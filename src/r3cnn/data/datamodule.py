@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from r3cnn.data.annotations import read_annotations
-from r3cnn.data.checks import AnnotationError, OnBadAnnotation, Rejected
+from r3cnn.data.checks import OnBadAnnotation, Rejected
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
 from r3cnn.structures import Example
+
+log = logging.getLogger(__name__)
 
 
 class CocoDataModule(L.LightningDataModule):
@@ -31,7 +34,8 @@ class CocoDataModule(L.LightningDataModule):
         root: Folder that relative paths of ``train`` and ``val`` start from.
         train: Images to learn from.
         val: Images to evaluate on.
-        classes: Names of the K classes in label order; they must be the categories of both files.
+        classes: Names of the K classes in label order. They must be the categories of the training file, by name; the
+            validation file may lack some and number them in its own way.
         batch_size: Training images per process.
         eval_batch_size: Evaluation images per process, at most.
         image_size: Upper bounds of the (shorter, longer) side in pixels.
@@ -90,16 +94,16 @@ class CocoDataModule(L.LightningDataModule):
     @cached_property
     def train_set(self) -> CocoDataset:
         """The training images, read on first use."""
-        return self._read(self.train, flip=self._flip)
+        return self._read(self.train, flip=self._flip, may_lack_classes=False)
 
     @cached_property
     def val_set(self) -> CocoDataset:
         """The validation images, read on first use."""
-        return self._read(self.val, flip=0.0)
+        return self._read(self.val, flip=0.0, may_lack_classes=True)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The validation file's category id of each label."""
+        """The validation file's category id of each label; a free id for a class that the file lacks."""
         return self.val_set.annotations.category_ids
 
     @property
@@ -121,14 +125,12 @@ class CocoDataModule(L.LightningDataModule):
         """Reads and checks what ``stage`` needs: both files for ``fit``, the validation file otherwise.
 
         Raises:
-            AnnotationError: For a bad annotation file, or if the two files number their categories differently.
+            AnnotationError: For a bad annotation file.
+            ImageError: If the first image is not there.
         """
-        val_ids = self.category_ids
-        if stage in ("fit", None) and self.train_set.annotations.category_ids != val_ids:
-            raise AnnotationError(
-                f"{self.train.annotation_file} and {self.val_annotations} give the same categories different ids: "
-                f"{self.train_set.annotations.category_ids} and {val_ids}"
-            )
+        log.debug("%d validation images", len(self.val_set))
+        if stage in ("fit", None):
+            log.debug("%d training images", len(self.train_set))
 
     def set_position(self, epoch: int, batch: int) -> None:
         """Lets training go on at a batch of an epoch; images, their order and their augmentation follow from it.
@@ -158,9 +160,11 @@ class CocoDataModule(L.LightningDataModule):
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _read(self, split: Split, flip: float) -> CocoDataset:
+    def _read(self, split: Split, *, flip: float, may_lack_classes: bool) -> CocoDataset:
         self.prepare_data()
-        annotations = read_annotations(split.annotation_file, self.classes, self._on_bad_annotation)
+        annotations = read_annotations(
+            split.annotation_file, self.classes, self._on_bad_annotation, may_lack_classes=may_lack_classes
+        )
         indices = split.select(annotations)
         first = split.image_folder / str(annotations.file_names[indices[0]])
         if not first.exists():

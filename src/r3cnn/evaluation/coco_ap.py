@@ -55,6 +55,8 @@ class CocoAP(Metric):
     Args:
         annotations: COCO annotation file.
         category_ids: The file's category id of each label.
+        classes: Name of each label; the file may then lack some of them, which have no ground truth. Without it they
+            are named as in the file.
         rejected_images: Positions in the file's ``images`` of records that are no ground truth.
         rejected_annotations: Positions in the file's ``annotations`` of records that are no ground truth.
         backend: Library that matches and accumulates; both give the same numbers.
@@ -63,7 +65,8 @@ class CocoAP(Metric):
         max_detections: Detections per image and category that count.
 
     Raises:
-        ValueError: For an unknown option, a file that is no COCO file, or a category id that it does not have.
+        ValueError: For an unknown option, a file that is no COCO file, or a category id without
+            a name.
         FileNotFoundError: If there is no such file.
     """
 
@@ -74,6 +77,7 @@ class CocoAP(Metric):
         annotations: Path,
         category_ids: Sequence[int],
         *,
+        classes: Sequence[str] | None = None,
         rejected_images: Collection[int] = (),
         rejected_annotations: Collection[int] = (),
         backend: Backend = "faster_coco_eval",
@@ -98,7 +102,10 @@ class CocoAP(Metric):
         self._truth = load_ground_truth(
             self.annotations, rejected_images=rejected_images, rejected_annotations=rejected_annotations
         )
-        missing = sorted(set(self.category_ids) - set(self._truth.category_names))
+        self._names = self._truth.category_names
+        if classes is not None:
+            self._names = dict(zip(self.category_ids, classes, strict=True))
+        missing = sorted(set(self.category_ids) - set(self._names))
         if missing:
             raise ValueError(f"{self.annotations} has no category {missing[0]}, which category_ids names")
 
@@ -155,7 +162,7 @@ class CocoAP(Metric):
         summaries = {str(n): {"box": box.summary(), "mask": mask.summary()} for n, (box, mask) in enumerate(loops, 1)}
         box_aps, mask_aps = (precision.per_category() for precision in loops[-1])
         per_class: dict[str, Stats] = {
-            truth.category_names[key]: {"box": box_aps[key], "mask": mask_aps[key]} for key in self.category_ids
+            self._names[key]: {"box": box_aps[key], "mask": mask_aps[key]} for key in self.category_ids
         }
         images = {"seen": len(records), "total": len(truth.images)}
         box, mask = (precision.summary() for precision in loops[-1])

@@ -159,6 +159,16 @@ def test_categories_that_are_not_the_classes_are_refused_by_name(write_coco):
         read_annotations(file, ("cat", "cow"))
 
 
+def test_a_file_to_evaluate_on_may_lack_a_class_but_have_no_other(write_coco):
+    file = write_coco([image()], [annotation(1), annotation(2, category_id=8)])
+    read = read_annotations(file, ("cow", "dog", "cat", "hen"), on_bad_annotation="skip", may_lack_classes=True)
+    assert read.category_ids == (8, 7, 3, 9)
+    assert read.labels.tolist() == [1]
+    assert read.rejected.annotations == (1,)  # 8 is free for the cow because the file has no such category
+    with pytest.raises(AnnotationError, match=r"unknown in it: \['cat'\]"):
+        read_annotations(file, ("cow", "dog"), may_lack_classes=True)
+
+
 def test_classes_of_a_file_come_in_the_order_of_their_ids(write_coco):
     file = write_coco([], [], categories=[{"id": 90, "name": "b"}, {"id": 4, "name": "z"}])
     assert classes_of(file) == (("z", "b"), (4, 90))

@@ -153,13 +153,23 @@ def test_the_files_are_prepared_before_they_are_read(make, tmp_path):
     assert make(prepare=lambda: file.write_text(content)).category_ids == (7, 3)
 
 
-def test_files_that_number_their_categories_differently_are_refused(make, split, write_coco):
-    write_coco([image(1)], [], categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}], name="val.json")
+def test_labels_go_by_name_where_the_validation_file_numbers_its_categories_in_its_own_way(make, split, write_coco):
+    own = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    write_coco([image(1)], [annotation(1, category_id=2)], categories=own, name="val.json")
     data = make(val=replace(split, annotations="val.json"))
-    with pytest.raises(AnnotationError, match=r"different ids: \(7, 3\) and \(2, 1\)"):
-        data.setup("fit")
-    data.setup("validate")
+    data.setup("fit")
     assert data.category_ids == (2, 1)
+    assert data.train_set[Draw(0, 0)].target.labels.tolist() == data.val_set[Draw(0, 0)].target.labels.tolist() == [0]
+
+
+def test_only_the_validation_file_may_lack_a_class(make, split, write_coco):
+    write_coco([image(1)], [annotation(1)], categories=[{"id": 7, "name": "dog"}], name="dogs.json")
+    dogs = replace(split, annotations="dogs.json")
+    data = make(val=dogs)
+    data.setup("fit")
+    assert data.category_ids == (7, 8)
+    with pytest.raises(AnnotationError, match=r"dogs\.json: .*missing in the file: \['cat'\]"):
+        make(train=dogs).setup("fit")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -209,6 +209,17 @@ def test_a_category_that_the_file_lacks_is_refused_before_anything_is_evaluated(
         CocoAP(coco_file([]), (3, 4))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_class_that_the_file_lacks_has_no_figure_and_changes_none(coco_file: CocoFile, backend: str) -> None:
+    metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)]), (8, 3, 7), classes=["moon", "a", "b"], backend=backend)
+    metric.update(batch_of([1]), [[detections([(LEFT, 0.8, 1), (RIGHT, 0.9, 0)])]])
+    result = metric.compute()
+    assert result.metrics["mask"]["ap"] == pytest.approx(1.0, abs=1e-12)
+    assert list(result.metrics["per_class"]) == ["moon", "a", "b"]
+    assert result.metrics["per_class"]["moon"] == {"box": None, "mask": None}
+    assert [entry["category_id"] for entry in result.detections] == [3, 8]
+
+
 def test_a_file_that_cannot_be_evaluated_is_refused_before_anything_is_evaluated(coco_file: CocoFile) -> None:
     path = coco_file([annotation(1, 8, 3, LEFT)])
     with pytest.raises(ValueError, match="no image has this id"):
