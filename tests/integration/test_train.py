@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 from PIL import Image
 from tiny_runs import TINY_RUN, Cli, Train
@@ -86,6 +87,14 @@ def test_a_run_ended_by_max_time_is_evaluated(train_tiny: Train) -> None:
     assert json.loads((folder / "metrics.json").read_text())["images"]["seen"] == 3
     step = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert step >= 1
+
+
+def test_the_warm_up_ends_when_its_part_of_the_time_is_over(train_tiny: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Timer, "time_elapsed", lambda *_: 600.0)
+    folder = train_tiny("trainer.max_steps=2", "trainer.max_time=00:01:00:00", "pictures=0")
+    with (folder / "metrics.csv").open(newline="") as file:
+        rates = [float(row["train/lr"]) for row in csv.DictReader(file) if row["train/lr"]]
+    assert rates[0] == pytest.approx(0.004 * 3 / 16)
 
 
 def test_the_checkpoint_holds_plain_containers_that_describe_the_network(short_run: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -152,7 +153,7 @@ class TrainingModule(EvaluationModule):
         self.trainer.fit_loop.setup_data()  # else a run limited by steps alone does not know its epochs' length yet
         total_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)
-        multiplier = self.settings.lr_schedule.multiplier(steps_per_epoch, total_steps)
+        multiplier = self.settings.lr_schedule.multiplier(steps_per_epoch, total_steps, time_spent_in(self.trainer))
         scheduler = LambdaLR(optimizer, multiplier)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -163,6 +164,22 @@ class TrainingModule(EvaluationModule):
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
         set_position(self.trainer, *position_in(checkpoint))
+
+
+def time_spent_in(trainer: lightning.Trainer) -> Callable[[], float] | None:
+    """Asks how much of ``trainer.max_time`` is over, in [0, 1], on the first rank's clock; None without a limit.
+
+    A resumed run goes on counting where its checkpoint was written.
+    """
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    if not timers or timers[0].time_remaining() is None:
+        return None
+
+    def spent() -> float:
+        elapsed, remaining = timers[0].time_elapsed(), timers[0].time_remaining() or 0.0
+        return float(trainer.strategy.broadcast(min(1.0, elapsed / max(elapsed + remaining, 1e-9))))
+
+    return spent
 
 
 def _non_finite_message(batch: Batch, losses: Mapping[str, Tensor], step: int) -> str:

@@ -58,7 +58,7 @@ class MultiStepSchedule:
         factor: Factor of each drop, in (0, 1].
         warmup_steps: Optimizer steps of the warm-up; cut to ``warmup_share`` of a short run.
         warmup_start: Factor at step 0, in (0, 1].
-        warmup_share: Largest part of the run that the warm-up may take, in [0, 1].
+        warmup_share: Largest part of the run that the warm-up may take, in [0, 1], of its steps and of its time.
 
     Raises:
         ValueError: For values out of range or milestones out of order.
@@ -84,12 +84,16 @@ class MultiStepSchedule:
         if self.warmup_steps < 0 or not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_steps must be >= 0 and warmup_share in [0, 1], got {self}")
 
-    def multiplier(self, steps_per_epoch: int, total_steps: float) -> Callable[[int], float]:
+    def multiplier(
+        self, steps_per_epoch: int, total_steps: float, time_spent: Callable[[], float] | None = None
+    ) -> Callable[[int], float]:
         """Factor of the learning rate as a function of the optimizer step, counted from 0.
 
         Args:
             steps_per_epoch: Optimizer steps in one epoch.
             total_steps: Optimizer steps of the run; infinite when only time limits it.
+            time_spent: Gives the part of the run's time that is over, in [0, 1], the same on all ranks; asked only
+                while the steps say warm-up. None without a limit of time.
 
         Raises:
             ValueError: For milestones in fractions of a run without a known length.
@@ -98,12 +102,15 @@ class MultiStepSchedule:
             raise ValueError("lr_schedule.unit=fraction needs trainer.max_steps or trainer.max_epochs")
         per_unit = {"epoch": steps_per_epoch, "step": 1, "fraction": total_steps}[self.unit]
         drops = [round(milestone * per_unit) for milestone in self.milestones]
-        warmup = min(self.warmup_steps, total_steps * self.warmup_share)
+        warmup = min(self.warmup_steps, total_steps * self.warmup_share) if self.warmup_share > 0 else 0
 
         def at(step: int) -> float:
             decay = self.factor ** sum(step >= drop for drop in drops)
             if step >= warmup:
                 return decay
-            return decay * (1 - (1 - step / warmup) * (1 - self.warmup_start))
+            progress = step / warmup
+            if time_spent is not None:
+                progress = max(progress, min(1.0, time_spent() / self.warmup_share))
+            return decay * (1 - (1 - progress) * (1 - self.warmup_start))
 
         return at

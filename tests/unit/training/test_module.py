@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import math
 
-from r3cnn.training.module import flat_ap, stable_seed
+import lightning
+import pytest
+from lightning.pytorch.callbacks import Timer
+
+from r3cnn.training.module import flat_ap, stable_seed, time_spent_in
 from r3cnn.training.progress import RunClock
 
 
@@ -29,3 +33,17 @@ def test_the_time_left_follows_from_the_steps_of_this_run_alone() -> None:
     clock._began -= 50.0
     assert clock.describe(150).endswith("ETA 0:00:50")
     assert RunClock(0, math.inf).describe(3).startswith("3  ")
+
+
+@pytest.mark.parametrize(("elapsed", "expected"), [(0.0, 0.0), (15.0, 0.25), (600.0, 1.0)])
+def test_the_part_of_the_time_that_is_over_goes_on_counting_after_a_resume(elapsed: float, expected: float) -> None:
+    trainer = lightning.Trainer(max_time="00:00:01:00", accelerator="cpu", logger=False, enable_checkpointing=False)
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    timer.load_state_dict({"time_elapsed": {"train": elapsed}})
+    spent = time_spent_in(trainer)
+    assert spent is not None
+    assert spent() == pytest.approx(expected)
+
+
+def test_without_a_limit_of_time_there_is_no_part_of_it() -> None:
+    assert time_spent_in(lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)) is None

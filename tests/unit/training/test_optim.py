@@ -70,6 +70,20 @@ def test_a_run_without_an_end_warms_up_fully_and_cannot_use_fractions() -> None:
         schedule(milestones=[0.5], unit="fraction").multiplier(100, math.inf)
 
 
+@pytest.mark.parametrize("total_steps", [math.inf, 10**6])
+def test_the_warm_up_of_a_run_limited_by_time_ends_after_a_tenth_of_it(total_steps: float) -> None:
+    clock = iter([0.0, 0.02, 0.05, 0.1, 0.5])
+    at = schedule(warmup_start=0.2).multiplier(10**5, total_steps, lambda: next(clock))
+    assert [at(step) for step in range(5)] == pytest.approx([0.2, 0.36, 0.6, 1.0, 1.0])
+
+
+def test_a_fast_run_limited_by_time_warms_up_by_its_steps_and_then_ignores_the_clock() -> None:
+    at = schedule(warmup_steps=4, warmup_start=0.2).multiplier(100, math.inf, lambda: 0.0)
+    assert [at(step) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert schedule(warmup_steps=4).multiplier(100, math.inf, lambda: math.nan)(4) == 1
+    assert schedule(warmup_share=0.0).multiplier(100, math.inf)(0) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
