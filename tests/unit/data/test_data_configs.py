@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -14,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 from r3cnn.data.datamodule import CocoDataModule
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "_base")
 SHARED = {
     *("classes", "batch_size", "eval_batch_size", "image_size", "workers", "seed", "flip"),
     *("on_bad_annotation", "mean", "std"),
@@ -22,8 +23,9 @@ SHARED = {
 
 
 def load(name, **changes):
-    config = OmegaConf.create({"seed": 0, "data": OmegaConf.load(CONF / f"{name}.yaml")})
-    return OmegaConf.merge(config, {"data": changes}).data
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        data = compose(overrides=[f"+data={name}", "+seed=0"])
+    return OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(data)), {"data": changes}).data
 
 
 def build(name, **changes) -> CocoDataModule:
@@ -37,6 +39,14 @@ def test_the_data_sets_of_the_readme_exist():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_data_set_has_the_keys_that_experiments_may_override(name):
     assert set(load(name)) >= SHARED
+
+
+def test_the_normalisation_and_the_names_of_coco_stand_in_one_place():
+    texts = [path.read_text() for path in CONF.glob("*.yaml")]
+    for number in ("123.675", "116.28", "103.53", "58.395", "57.12", "57.375", "toothbrush", "giraffe"):
+        assert sum(text.count(number) for text in texts) == 1, number
+    assert load("coco").classes == load("coco128").classes
+    assert all(load(name).mean == load("coco").mean and load(name).std == load("coco").std for name in NAMES)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "custom"])
