@@ -33,10 +33,8 @@ def checked(part: object, kind: type[Part], name: str) -> Part:
 
 
 def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> CocoDataModule:
-    """The data module, with its files made or found."""
-    data = checked(instantiate(config, trusted), CocoDataModule, "data")
-    data.prepare_data()
-    return data
+    """The data module; it makes and reads its files when they are first needed."""
+    return checked(instantiate(config, trusted), CocoDataModule, "data")
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:

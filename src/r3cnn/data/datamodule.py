@@ -45,7 +45,8 @@ class CocoDataModule(L.LightningDataModule):
         on_bad_annotation: ``error`` or ``skip``, see ``read_annotations``.
         mean: Mean of R, G and B on [0, 255]; the model's input is normalised with it on the device.
         std: Standard deviation of R, G and B on [0, 255].
-        prepare: Makes or fetches the files, called before they are read; has to return at once when they are there.
+        prepare: Makes or fetches the files, called once in each process before they are read; has to return at once
+            when they are there.
         pin_memory: Whether batches are pinned for an asynchronous copy, where there is a GPU.
 
     Raises:
@@ -117,9 +118,10 @@ class CocoDataModule(L.LightningDataModule):
         return self.val_set.annotations.rejected
 
     def prepare_data(self) -> None:
-        """Makes or fetches the files, if this data set knows how to."""
+        """Makes or fetches the files, if this data set knows how to; only the first call does anything."""
         if self._prepare is not None:
             self._prepare()
+            self._prepare = None
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and checks what ``stage`` needs: both files for ``fit``, the validation file otherwise.

@@ -146,11 +146,20 @@ def test_nothing_is_read_before_it_is_needed(make, split):
         data.setup("fit")
 
 
-def test_the_files_are_prepared_before_they_are_read(make, tmp_path):
+def test_the_files_are_prepared_once_before_they_are_read(make, tmp_path):
     file = tmp_path / "coco.json"
     content = file.read_text()
     file.unlink()
-    assert make(prepare=lambda: file.write_text(content)).category_ids == (7, 3)
+    calls = []
+
+    def prepare():
+        calls.append(file.write_text(content))
+
+    data = make(prepare=prepare)
+    assert data.category_ids == (7, 3)
+    data.prepare_data()  # what Lightning does
+    data.setup("fit")
+    assert len(calls) == 1
 
 
 def test_labels_go_by_name_where_the_validation_file_numbers_its_categories_in_its_own_way(make, split, write_coco):
