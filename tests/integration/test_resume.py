@@ -34,6 +34,36 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_undisturbed_one(
     assert [row["train/loss"] for row in rows(resumed)] == [losses[row["step"]] for row in rows(resumed)]
 
 
+# Two batches per optimizer step, and a checkpoint at each validation: after the third batch, and so on.
+ACCUMULATED = (
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_steps=6",
+    "data.batch_size=1",
+    "trainer.val_check_interval=3",
+    "callbacks.last.every_n_train_steps=null",
+    "callbacks.last.filename='at_{step}'",
+    "+callbacks.last.save_top_k=-1",
+    "+callbacks.last.auto_insert_metric_name=false",
+    "pictures=0",
+)
+
+
+def test_a_run_resumed_between_two_optimizer_steps_ends_with_the_same_bits(train_tiny: Train) -> None:
+    whole = train_tiny(*ACCUMULATED)
+    middle = whole / "checkpoints/at_1.ckpt"
+    assert (
+        torch.load(middle, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"]
+        == 3
+    )
+    resumed = train_tiny(*ACCUMULATED, f"resume={middle}")
+    expected, found = weights(whole / "checkpoints/last.ckpt"), weights(resumed / "checkpoints/last.ckpt")
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    losses = {row["step"]: row["train/loss"] for row in rows(whole)}
+    assert {row["step"]: row["train/loss"] for row in rows(resumed)} == {
+        step: loss for step, loss in losses.items() if int(step) >= 1
+    }
+
+
 def test_a_run_that_is_resumed_in_its_folder_keeps_one_gapless_table(train_tiny: Train) -> None:
     folder = train_tiny("trainer.max_steps=3")
     train_tiny("trainer.max_steps=5", "resume=last", folder=folder)

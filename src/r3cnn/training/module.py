@@ -20,7 +20,7 @@ from r3cnn.ops.images import normalize_images
 from r3cnn.structures import Batch
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
-from r3cnn.training.position import position_in, set_position
+from r3cnn.training.position import go_back_to_step, position_in, set_position
 
 NUM_SEED_BYTES = 7
 
@@ -163,6 +163,7 @@ class TrainingModule(EvaluationModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
+        go_back_to_step(checkpoint, self.trainer.accumulate_grad_batches)
         set_position(self.trainer, *position_in(checkpoint))
 
 

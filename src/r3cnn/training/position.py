@@ -43,6 +43,30 @@ def position_in(checkpoint: Mapping[str, object]) -> tuple[int, int]:
     return epoch, _number(_child(batches, "current"), "processed")
 
 
+def go_back_to_step(checkpoint: Mapping[str, object], accumulated: int) -> None:
+    """Turns Lightning's counters of batches back, in place, to the last batch that an optimizer step was made after.
+
+    A checkpoint from between two steps (a validation, the end of the time) has lost the gradients of the batches since
+    the last one, so they are learnt from again. Weights are those of the last step already; running statistics of
+    batch norm alone, if it is trained, have seen these batches before.
+
+    Args:
+        checkpoint: Lightning's content of a checkpoint.
+        accumulated: Batches per optimizer step on one rank; the last step of an epoch may have fewer.
+    """
+    _, batch = position_in(checkpoint)
+    surplus = batch % accumulated
+    if surplus == 0:
+        return
+    batches = _child(_child(_child(checkpoint, "loops"), "fit_loop"), "epoch_loop.batch_progress")
+    current, total = _child(batches, "current"), _child(batches, "total")
+    if not isinstance(current, dict) or not isinstance(total, dict):
+        raise ValueError("the checkpoint's training progress cannot be changed: it cannot be resumed")
+    for key in current:
+        total[key] = _number(total, key) - (_number(current, key) - (batch - surplus))
+        current[key] = batch - surplus
+
+
 def _child(parent: Mapping[str, object], key: str) -> Mapping[str, object]:
     child = parent.get(key)
     if not isinstance(child, Mapping):

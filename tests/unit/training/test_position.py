@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from r3cnn.training.position import position_in
+from r3cnn.training.position import go_back_to_step, position_in
 
 
 def checkpoint(epochs_started: int, epochs_done: int, batches: int, *, is_last: bool = False) -> dict[str, object]:
@@ -10,7 +10,11 @@ def checkpoint(epochs_started: int, epochs_done: int, batches: int, *, is_last: 
         "loops": {
             "fit_loop": {
                 "epoch_progress": {"current": {"started": epochs_started, "processed": epochs_done}},
-                "epoch_loop.batch_progress": {"current": {"processed": batches}, "is_last_batch": is_last},
+                "epoch_loop.batch_progress": {
+                    "current": {"ready": batches, "processed": batches, "completed": batches - 1},
+                    "total": {"ready": batches + 20, "processed": batches + 20, "completed": batches + 19},
+                    "is_last_batch": is_last,
+                },
             }
         }
     }
@@ -29,6 +33,28 @@ def test_training_goes_on_after_the_last_batch_that_was_learnt_from(
     content: dict[str, object], expected: tuple[int, int]
 ) -> None:
     assert position_in(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (checkpoint(1, 0, 1), (0, 0)),
+        (checkpoint(1, 0, 6), (0, 6)),
+        (checkpoint(1, 0, 8), (0, 6)),
+        (checkpoint(3, 2, 10, is_last=True), (3, 0)),
+    ],
+)
+def test_training_goes_on_after_the_last_optimizer_step(content: dict[str, object], expected: tuple[int, int]) -> None:
+    go_back_to_step(content, 3)
+    assert position_in(content) == expected
+
+
+def test_going_back_to_a_step_turns_all_counters_of_batches_back() -> None:
+    content = checkpoint(1, 0, 8)
+    go_back_to_step(content, 3)
+    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert progress["current"] == {"ready": 6, "processed": 6, "completed": 6}
+    assert progress["total"] == {"ready": 26, "processed": 26, "completed": 26}
 
 
 def test_a_file_without_training_progress_says_so() -> None:
