@@ -75,6 +75,24 @@ def test_predict_writes_overlays_and_results_that_name_their_file(trained: Path,
     assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"{name}.png" for name in images]
 
 
+def test_predict_does_the_other_images_before_it_fails_for_a_file_that_it_cannot_read(
+    trained: Path, cli: Cli, tmp_path: Path
+) -> None:
+    data = OmegaConf.load(trained / "config.yaml").data
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(Path(data.root) / data.val.images, photos)
+    images = sorted(path.name for path in photos.iterdir())
+    (photos / "00000.png").write_text("broken")
+    checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
+    with pytest.raises(ValueError, match=r"1 of 4 files could not be read as images: 00000\.png"):
+        cli("predict", checkpoint, f"source={photos}", "device=cpu", "score_threshold=0.0", f"output_dir={out}")
+    entries = json.loads((out / "detections.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {2, 3, 4}
+    assert entries
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"{name}.png" for name in images]
+    assert "00000.png: cannot be read as an image" in (out / "predict.log").read_text()
+
+
 def test_three_lines_of_python_find_the_objects_that_evaluation_found(trained: Path) -> None:
     from r3cnn import Predictor
 

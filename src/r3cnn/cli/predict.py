@@ -12,27 +12,37 @@ from PIL import Image
 from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.loops import eval_heads
 from r3cnn.cli.parts import save_config
-from r3cnn.data.loading import read_image
+from r3cnn.data.loading import ImageError, read_image
 from r3cnn.training.predictor import FoundObject, Predictor
 
 log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Finds objects in every image of ``source``; image ids count from 1 in the order of the file names."""
+    """Finds objects in every image of ``source``; image ids count from 1 in the order of the file names.
+
+    Raises:
+        ImageError: At the end, if there were files that cannot be read; the others are done by then.
+    """
     from r3cnn.reporting.figures import overlay
 
     output_dir = settle(config)
     paths = image_files(Path(config.source))
     predictor = Predictor.from_checkpoint(
-        config.checkpoint, device=config.device, trusted_packages=tuple(config.trusted_packages)
+        config.checkpoint, device=config.device, trusted_packages=config.trusted_packages
     )
     heads = eval_heads(config.eval_loops, config.eval_heads, predictor.model.schedule)
     predictor.model.set_eval_heads(heads)
     save_config(plain(config), output_dir / "config.yaml")
     entries: list[FoundObject] = []
+    unreadable: list[Path] = []
     for image_id, path in enumerate(paths, start=1):
-        detections, size = predictor.detect(path)
+        try:
+            detections, size = predictor.detect(path)
+        except ImageError as error:
+            log.error("%s", error)
+            unreadable.append(path)
+            continue
         entries += predictor.entries(detections[-1], size, path, image_id)
         picture = output_dir / "pictures" / f"{path.name}.png"
         overlay(
@@ -45,7 +55,10 @@ def run(config: DictConfig) -> None:
         drawn = int((detections[-1].scores >= config.score_threshold).sum())
         log.info("%s: %d objects with score >= %g, drawn in %s", path, drawn, config.score_threshold, picture)
     (output_dir / "detections.json").write_text(json.dumps(entries, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"{len(entries)} detections in {len(paths)} images: {output_dir / 'detections.json'}")
+    print(f"{len(entries)} detections in {len(paths) - len(unreadable)} images: {output_dir / 'detections.json'}")
+    if unreadable:
+        names = ", ".join(path.name for path in unreadable)
+        raise ImageError(f"{len(unreadable)} of {len(paths)} files could not be read as images: {names}")
 
 
 def image_files(source: Path) -> list[Path]:
@@ -58,7 +71,8 @@ def image_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise FileNotFoundError(f"source={source}: no such image or folder")
-    suffixes = set(Image.registered_extensions())
+    formats = Image.registered_extensions()  # some can only be written, such as PDF
+    suffixes = {suffix for suffix, name in formats.items() if name in Image.OPEN}
     found = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in suffixes)
     if not found:
         raise FileNotFoundError(f"source={source}: the folder holds no image")
