@@ -20,7 +20,7 @@ from r3cnn.training.module import EvaluationModule
 
 def run(config: DictConfig) -> None:
     """Evaluates one checkpoint."""
-    trusted = tuple(config.trusted_packages)
+    trusted = config.trusted_packages
     model, info = restore_model(Path(config.checkpoint), trusted)
     model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
     is_own_data = config.get("data") is not None
