@@ -295,6 +295,7 @@ class Detections:
         masks: (D, M, M) float32 probabilities on a grid over the box, not yet pasted.
         mask_scores: (D,) float32 that rank the masks; equal to ``scores`` without a mask-IoU head.
         has_mask_scores: Whether a mask-IoU head made ``mask_scores``.
+        mask_threshold: A pixel belongs to a mask from this probability on.
     """
 
     boxes: Tensor
@@ -303,6 +304,7 @@ class Detections:
     masks: Tensor
     mask_scores: Tensor
     has_mask_scores: bool = False
+    mask_threshold: float = 0.5
 
     def __len__(self) -> int:
         return self.scores.shape[0]

@@ -292,7 +292,7 @@ def test_a_compact_step_is_seen_to_read() -> None:
 def test_select_boxes_takes_all_candidates_when_the_best_do_not_fill_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.linspace(0.9, 0.5, 30)[None]  # one class; 20 boxes at one place, then 10 apart
     boxes = torch.tensor([[0.0, 0, 50, 50]] * 20 + [[100.0 * i, 0, 100 * i + 50, 50] for i in range(1, 11)])[None]
-    settings = inference.DetectionSettings(0.1, 0.5, 10)
+    settings = inference.DetectionSettings(0.1, 0.5, 10, 0.5)
     few, few_are_enough = inference._select(scores, boxes, 1, 20, settings)
     everything, _ = inference._select(scores, boxes, 1, 30, settings)
     assert not bool(few_are_enough)

@@ -59,7 +59,7 @@ def model(loops: LoopSchedule, *, static: bool | None = None, count: int = 100_0
         sampler=BalancedSampler(count, 0.25 if count < 1000 else 1.0),
         box_loss_beta=1.0,
         mask_size=28,
-        detection=DetectionSettings(0.05, 0.5, 20),
+        detection=DetectionSettings(0.05, 0.5, 20, 0.5),
         static_shapes=static,
     )
     detector = RCNN(

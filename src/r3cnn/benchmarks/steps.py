@@ -92,7 +92,9 @@ def our_inference(model: RCNN, workload: Workload) -> Callable[[], float]:
         model.eval()
         with torch.inference_mode():
             found = model.detect(workload.normalized(), workload.sizes)
-            codes = [paste_and_encode(one.masks, one.boxes, workload.size, threshold=MASK_THRESHOLD) for one in found]
+            codes = [
+                paste_and_encode(one.masks, one.boxes, workload.size, threshold=one.mask_threshold) for one in found
+            ]
         return sum(len(code.counts) for code in codes)
 
     return infer

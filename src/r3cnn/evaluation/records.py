@@ -74,7 +74,7 @@ def record_image(loops: Sequence[Detections], size: Size, original_size: Size) -
 def record_loop(found: Detections, size: Size, original_size: Size) -> LoopRecord:
     """Pastes and encodes the masks, clips the boxes to the image file."""
     boxes = to_original(found.boxes.float(), size, original_size)
-    masks = paste_and_encode(found.masks, boxes, original_size)
+    masks = paste_and_encode(found.masks, boxes, original_size, threshold=found.mask_threshold)
     height, width = original_size
     corners = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height])).double().cpu().numpy()
     corners[:, 2:] -= corners[:, :2]

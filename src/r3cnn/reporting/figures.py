@@ -137,7 +137,7 @@ def prediction_marks(
     boxes, scores, labels = detections.boxes[keep], detections.scores[keep].tolist(), detections.labels[keep].tolist()
     windows = windows_of(boxes, size)
     names = _worth_saying(class_names)
-    codes = paste_and_encode(detections.masks[keep], boxes, size).counts
+    codes = paste_and_encode(detections.masks[keep], boxes, size, threshold=detections.mask_threshold).counts
     marks = []
     for number, (box, counts, (x1, y1, x2, y2)) in enumerate(zip(boxes.tolist(), codes, windows, strict=True)):
         mask = coco_mask.decode({"size": [*size], "counts": counts})[y1:y2, x1:x2].astype(bool)

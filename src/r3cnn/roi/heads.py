@@ -171,7 +171,14 @@ class RoIHeads(nn.Module):
         masks = self._mask_probabilities(features, selected, len(outputs))
         counts = selected.rois.valid.sum(dim=1).tolist()
         return [
-            Detections(boxes[:n], scores[:n], labels[:n], mask[:n], scores[:n])
+            Detections(
+                boxes[:n],
+                scores[:n],
+                labels[:n],
+                mask[:n],
+                scores[:n],
+                mask_threshold=self.detection.mask_threshold,
+            )
             for n, boxes, scores, labels, mask in zip(
                 counts, selected.rois.boxes, selected.scores, selected.labels, masks, strict=True
             )

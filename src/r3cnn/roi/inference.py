@@ -23,11 +23,23 @@ class DetectionSettings:
         score_threshold: A class probability must be larger than this, in [0, 1).
         nms_threshold: IoU above which the worse of two boxes of one class is dropped.
         max_detections: Best detections of an image that are kept.
+        mask_threshold: A pixel belongs to a mask from this probability on, in [0.5, 1].
     """
 
     score_threshold: float
     nms_threshold: float
     max_detections: int
+    mask_threshold: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must be in [0, 1], got {self.score_threshold}")
+        if not 0 < self.nms_threshold <= 1:
+            raise ValueError(f"nms_threshold must be in (0, 1], got {self.nms_threshold}")
+        if self.max_detections < 1:
+            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
+        if not 0.5 <= self.mask_threshold <= 1:
+            raise ValueError(f"mask_threshold must be in [0.5, 1], got {self.mask_threshold}")
 
 
 @dataclass(frozen=True)
