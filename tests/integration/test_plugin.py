@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from tiny_runs import Cli, Train
 
+ROOT = Path(__file__).parents[2]
 HEAD = '''
 from r3cnn.roi.box_heads import SharedFCBoxHead
 
@@ -58,3 +62,24 @@ def test_a_head_of_a_users_package_trains_and_its_checkpoint_needs_that_package_
         cli(*call, f"trusted_packages={trusted}")
         assert json.loads((tmp_path / "out" / "metrics.json").read_text())["images"]["seen"] == 3
         (tmp_path / "out" / "metrics.json").unlink()
+
+
+def test_the_head_of_the_readme_works_with_the_console_script_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().split("## Add a head")[1].split("\n## ")[0]
+    code, yaml = (re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "yaml"))
+    for name, block in (("my_heads/wide.py", code), ("my_conf/box_head/wide.yaml", yaml)):
+        assert name in section
+        assert block is not None
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(block[1])
+    arguments = ["experiment=r3cnn_naive", "box_head=wide", "hydra.searchpath=[file://my_conf]"]
+    assert " ".join(arguments[:2]) in section
+    script = Path(sys.executable).parent / "r3cnn"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [script, "params", *arguments, "format=json"], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    hidden, inputs, classes = 4096, 256 * 7 * 7, 80
+    expected = (inputs + 1) * hidden + (hidden + 1) * (classes + 1 + 4)
+    assert json.loads(done.stdout)["submodules"]["roi_head.bbox_head"] == expected

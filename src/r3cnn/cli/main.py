@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -68,7 +69,12 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script.
+
+    Packages in the current folder can be used as with ``python -m``; installed ones of the same name win.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
