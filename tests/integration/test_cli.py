@@ -57,6 +57,18 @@ def test_params_counts_do_not_depend_on_the_number_of_loops(cli: Cli, capsys: py
         assert json.loads(capsys.readouterr().out)["trainable"] == 43_912_884
 
 
+def test_params_of_a_custom_data_set_reads_no_file_and_asks_for_its_classes(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ("params", "experiment=r3cnn_naive", "data=custom", "format=json")
+    files = [f"data.{split}.{kind}=/absent" for split in ("train", "val") for kind in ("images", "annotations")]
+    for arguments in (call, (*call, *files)):
+        with pytest.raises(ValueError, match=r"data\.classes=\["):
+            cli(*arguments)
+    cli(*call, f"data.classes=[{','.join(f'class{number}' for number in range(80))}]")
+    assert json.loads(capsys.readouterr().out)["trainable"] == 43_912_884
+
+
 def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     cli("params", "experiment=mask_rcnn")
     text = capsys.readouterr().out

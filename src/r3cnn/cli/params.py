@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from r3cnn.cli.configs import fill_classes, plain
+from r3cnn.cli.configs import plain
 from r3cnn.training.checkpoint import build_model
 
 # Ours -> theirs; what has no parameters (a RoIAlign extractor) is listed with 0.
@@ -29,7 +29,8 @@ def run(config: DictConfig) -> None:
     """Prints the parameter counts as a table or as one JSON object."""
     if config.format not in FORMATS:
         raise ValueError(f"format must be one of {FORMATS}, got {config.format!r}")
-    fill_classes(config)
+    if config.num_classes < 1:
+        raise ValueError("params reads no data, so name the classes of this data set: data.classes=[cat,dog]")
     with torch.device("meta"):  # shapes alone: no memory, no initial values
         counts = count_parameters(build_model(plain(config.model), trusted=None))
     if config.format == "json":
