@@ -7,12 +7,13 @@ import netrc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-WANDB_HOST = "api.wandb.ai"
+WANDB_URL = "https://api.wandb.ai"
 
 
 class CsvLogger(Logger):
@@ -107,10 +108,11 @@ def wandb_logger(folder: str, project: str, name: str | None) -> Logger:
 
 
 def has_wandb_login() -> bool:
-    """Whether a key stands in ``WANDB_API_KEY`` or in the user's netrc file."""
+    """Whether a key stands in ``WANDB_API_KEY``, or in the user's netrc file for the server at ``WANDB_BASE_URL``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or WANDB_URL).netloc
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(WANDB_HOST) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(server) is not None
     except (FileNotFoundError, netrc.NetrcParseError):
         return False

@@ -44,7 +44,8 @@ def test_a_second_logger_appends_after_the_step_that_is_kept(tmp_path: Path) -> 
 def test_a_login_is_a_key_in_the_environment_or_in_the_netrc_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert not has_wandb_login()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password word\n")
@@ -53,3 +54,16 @@ def test_a_login_is_a_key_in_the_environment_or_in_the_netrc_file(
     (tmp_path / "netrc").unlink()
     monkeypatch.setenv("WANDB_API_KEY", "word")
     assert has_wandb_login()
+
+
+def test_a_login_counts_for_the_server_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine localhost:8080 login user password word\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    assert not has_wandb_login()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:8080")
+    assert has_wandb_login()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
+    assert not has_wandb_login()
