@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import TINY_RUN
+from lightning.fabric.strategies.launchers.subprocess_script import _hydra_subprocess_cmd
+from tiny_runs import TINY_RUN, Cli
 
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
 
@@ -34,3 +36,34 @@ def test_two_ranks_train_and_write_one_outcome(tmp_path: Path) -> None:
     r3cnn("train", *settings, "data.batch_size=2")
     assert json.loads((tmp_path / "metrics.json").read_text())["images"] == {"seen": 3, "total": 3}
     assert "= 0.004 x 4/16 images per step" in (tmp_path / "train.log").read_text()
+
+
+def test_further_ranks_of_a_job_in_a_multirun_get_that_job_alone(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def note_call(_: object) -> None:
+        command = [str(part) for part in _hydra_subprocess_cmd(1)[0]]
+        calls.append(command[command.index("train") :])
+        os.environ["LOCAL_RANK"] = "0"  # as Lightning does
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr("r3cnn.cli.train.run", note_call)
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    cli("train", "-m", "experiment=demo", "seed=3,4", search, f"output_dir={tmp_path}")
+    assert "LOCAL_RANK" not in os.environ
+    for job, call in enumerate(calls):
+        settings = ["experiment=demo", f"seed={3 + job}", f"output_dir={tmp_path}", search]
+        assert call[:6] == ["train", *settings, f'output_dir="{tmp_path}/{job}"']
+        assert call[6] == f'hydra.run.dir="{tmp_path}/{job}"'
+    assert len(calls) == 2
+
+
+@pytest.mark.slow
+def test_each_job_of_a_multirun_trains_on_two_ranks(tmp_path: Path) -> None:
+    settings = [*TINY_RUN, "trainer.max_steps=1", "pictures=0", f"output_dir={tmp_path}", *TWO_RANKS]
+    r3cnn("train", "-m", *settings, "data.batch_size=2", "seed=0,1")
+    for job in "01":
+        assert json.loads((tmp_path / job / "metrics.json").read_text())["images"] == {"seen": 3, "total": 3}
+        assert "= 0.004 x 4/16 images per step" in (tmp_path / job / "train.log").read_text()

@@ -14,6 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import config_folder, register_resolvers
+from r3cnn.cli.multirun import as_single_run
 
 USAGE_ERROR = 2
 HARMLESS_WARNINGS = (
@@ -107,7 +108,7 @@ def run_command(command: Command, overrides: list[str]) -> None:
         module = importlib.import_module(f"r3cnn.cli.{command.name}")
         for chatty in CHATTY_LOGGERS:
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_single_run(command.name):
             for message in HARMLESS_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
             module.run(config)
