@@ -33,13 +33,11 @@ class Preprocessing:
         mean: Per RGB channel, in [0, 255].
         std: Per RGB channel, > 0.
         image_size: Upper bounds of the short and of the long side in pixels.
-        divisor: Both sides of the canvas are multiples of it.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
     image_size: Size
-    divisor: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -93,13 +91,16 @@ class CheckpointInfo:
             model, data = values["model"], values["data"]
             classes, category_ids = values["classes"], values["category_ids"]
             preprocessing = values["preprocessing"]
+            if not isinstance(preprocessing, Mapping):
+                raise ValueError(f"{source}: preprocessing must be a mapping")
+            image = Preprocessing(preprocessing["mean"], preprocessing["std"], preprocessing["image_size"])
         except KeyError as error:
             raise ValueError(f"{source} lacks {error} under {KEY!r}") from error
-        if not (isinstance(model, Mapping) and isinstance(data, Mapping) and isinstance(preprocessing, Mapping)):
-            raise ValueError(f"{source}: model, data and preprocessing must be mappings")
+        if not (isinstance(model, Mapping) and isinstance(data, Mapping)):
+            raise ValueError(f"{source}: model and data must be mappings")
         if not (isinstance(classes, list) and isinstance(category_ids, list)):
             raise ValueError(f"{source}: classes and category_ids must be lists")
-        return cls(model, data, tuple(classes), tuple(category_ids), Preprocessing(**preprocessing))
+        return cls(model, data, tuple(classes), tuple(category_ids), image)
 
 
 def _plain(value: object) -> object:

@@ -97,6 +97,6 @@ class Predictor:
 
     def _batch_of(self, path: Path) -> Batch:
         pixels, original_size = load_image(path, self.info.preprocessing.image_size)
-        canvas = canvas_of((pixels.shape[-2], pixels.shape[-1]), self.info.preprocessing.divisor)
+        canvas = canvas_of((pixels.shape[-2], pixels.shape[-1]))
         nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(canvas))
         return collate([Example(pixels, nothing, 0, original_size)])

@@ -38,6 +38,11 @@ def test_what_is_written_reads_back_and_only_the_networks_weights_are_given(tmp_
     info, weights = load_checkpoint(save(tmp_path / "a.ckpt"))
     assert info == INFO
     assert list(weights) == ["w"]
+    assert INFO.to_dict()["preprocessing"] == {
+        "mean": [1.0, 2.0, 3.0],
+        "std": [4.0, 5.0, 6.0],
+        "image_size": [800, 1333],
+    }
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
@@ -67,6 +72,8 @@ def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None
         ({"r3cnn": {"format": 1}}, "lacks 'model'"),
         ({"r3cnn": None}, "not written by `r3cnn train`"),
         ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, "must be lists"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "lacks 'std'"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": [1, 2, 3]}}, "must be a mapping"),
     ],
 )
 def test_an_incomplete_checkpoint_says_what_it_lacks(changes: dict[str, object], message: str, tmp_path: Path) -> None:
