@@ -16,6 +16,7 @@ MODEL = BASE | {"ops", "layers", "backbones", "rpn", "roi"}
 ALLOWED = {
     "structures": BASE,
     "schedule": BASE,
+    "batch": {"structures", "batch"},
     "ops": BASE | {"ops"},
     "layers": BASE | {"ops", "layers"},
     "backbones": BASE | {"ops", "layers", "backbones"},
@@ -23,12 +24,12 @@ ALLOWED = {
     "roi": BASE | {"ops", "layers", "roi"},
     "detector": MODEL | {"detector"},
     "interop": MODEL | {"detector", "interop"},
-    "data": BASE | {"ops", "data"},
-    "evaluation": BASE | {"ops", "evaluation"},
+    "data": BASE | {"ops", "batch", "data"},
+    "evaluation": BASE | {"ops", "batch", "evaluation"},
     "reporting": BASE | {"evaluation", "reporting"},  # the codes of masks and the types of results
-    "training": MODEL | {"detector", "interop", "data", "evaluation", "training"},
+    "training": MODEL | {"detector", "batch", "interop", "data", "evaluation", "training"},
     "benchmarks": MODEL | {"detector", "evaluation", "benchmarks"},
-    "cli": MODEL | {"detector", "interop", "data", "evaluation", "training", "reporting", "benchmarks", "cli"},
+    "cli": MODEL | {"detector", "batch", "interop", "data", "evaluation", "training", "reporting", "benchmarks", "cli"},
     "__init__": {"training"},  # `from r3cnn import Predictor`, on demand
     "__main__": {"cli"},
 }

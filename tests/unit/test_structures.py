@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from r3cnn.batch import Batch, Example
 from r3cnn.ops.images import normalize_images
-from r3cnn.structures import Batch, Example, InstanceMasks, Target, canvas_of
+from r3cnn.structures import InstanceMasks, Target, canvas_of
 
 
 def example(height: int, width: int, count: int, image_id: int) -> Example:

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from r3cnn.batch import Example
 from r3cnn.data.annotations import read_annotations
 from r3cnn.data.checks import OnBadAnnotation, Rejected
 from r3cnn.data.dataset import CocoDataset
@@ -19,7 +20,6 @@ from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
-from r3cnn.structures import Example
 
 log = logging.getLogger(__name__)
 

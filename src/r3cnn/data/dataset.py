@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from r3cnn.batch import Example
 from r3cnn.data.annotations import Annotations
 from r3cnn.data.loading import ImageError, load_image
 from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
-from r3cnn.structures import Example, Size
+from r3cnn.structures import Size
 
 
 class CocoDataset(Dataset[Example]):

@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from r3cnn.batch import Batch, Example
 from r3cnn.data.transforms import resize_image, resized_size
-from r3cnn.structures import Batch, Example, Size
+from r3cnn.structures import Size
 
 
 class ImageError(ValueError):

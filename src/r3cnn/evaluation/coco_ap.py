@@ -10,11 +10,12 @@ from typing import TypedDict, get_args
 
 from torchmetrics import Metric
 
+from r3cnn.batch import Batch
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance, load_ground_truth
 from r3cnn.evaluation.protocol import Backend, IouType, Precision, Protocol, Stats
 from r3cnn.evaluation.ranks import broadcast_from_first, gather_by_key
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, ResultEntry, entries_of, instances_of, record_image
-from r3cnn.structures import Batch, Detections
+from r3cnn.structures import Detections
 
 
 class Metrics(TypedDict):

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from r3cnn.batch import Batch
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult
 from r3cnn.ops.images import normalize_images
-from r3cnn.structures import Batch
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 from r3cnn.training.position import go_back_to_step, position_in, set_position

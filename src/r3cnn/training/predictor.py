@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
+from r3cnn.batch import Batch, Example
 from r3cnn.data.loading import collate, load_image
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.paste import to_original
 from r3cnn.evaluation.records import ResultEntry, entries_of, record_loop
 from r3cnn.ops.images import normalize_images
-from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Size, Target, canvas_of
+from r3cnn.structures import Detections, InstanceMasks, Size, Target, canvas_of
 from r3cnn.training.checkpoint import CheckpointInfo, restore_model
 
 

@@ -10,12 +10,12 @@ from coco_records import annotation, image
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from r3cnn.batch import Batch
 from r3cnn.data.checks import AnnotationError
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import Draw
 from r3cnn.data.split import Split
-from r3cnn.structures import Batch
 
 SETTINGS = {
     "classes": ["dog", "cat"],

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from r3cnn.batch import Batch
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.scenes import CLASSES
 from r3cnn.data.split import Split
-from r3cnn.structures import Batch
 
 
 class Recorder(L.LightningModule):

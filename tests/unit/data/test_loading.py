@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from r3cnn.batch import Example
 from r3cnn.data.loading import ImageError, collate, load_image, read_image
-from r3cnn.structures import Example, InstanceMasks, Target
+from r3cnn.structures import InstanceMasks, Target
 
 
 def example(height, width, count=1, image_id=1):

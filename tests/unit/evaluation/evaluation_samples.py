@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Target
+from r3cnn.batch import Batch, Example
+from r3cnn.structures import Detections, InstanceMasks, Target
 
 Box = tuple[float, float, float, float]
 Found = tuple[Box, float, int]  # (x, y, width, height), score, label

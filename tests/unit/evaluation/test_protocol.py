@@ -11,8 +11,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torch.nn import functional
 
+from r3cnn.batch import Batch, Example
 from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult, write_detections, write_metrics
-from r3cnn.structures import Batch, Detections, Example, InstanceMasks, Target
+from r3cnn.structures import Detections, InstanceMasks, Target
 
 SCALE = 1.3
 KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
