@@ -11,7 +11,7 @@ from torch import Tensor
 
 from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits, pairwise_iou
 
-STDS = (0.1, 0.1, 0.2, 0.2)
+STDS = torch.tensor([0.1, 0.1, 0.2, 0.2])
 
 
 @st.composite
@@ -49,12 +49,12 @@ def test_decode_inverts_encode(a: Tensor) -> None:
 
 def test_encoding_equals_the_formula_of_faster_rcnn() -> None:
     box, goal = torch.tensor([10.0, 20, 30, 60]), torch.tensor([15.0, 10, 35, 90])
-    expected = torch.tensor([5 / 20, 10 / 40, math.log(20 / 20), math.log(80 / 40)]) / torch.tensor(STDS)
+    expected = torch.tensor([5 / 20, 10 / 40, math.log(20 / 20), math.log(80 / 40)]) / STDS
     torch.testing.assert_close(encode_boxes(box, goal, STDS), expected)
 
 
 def test_decoder_limits_the_growth_of_a_box() -> None:
-    grown = decode_boxes(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 99, -99]), (1, 1, 1, 1))
+    grown = decode_boxes(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 99, -99]), 1.0)
     torch.testing.assert_close(grown[2] - grown[0], torch.tensor(1000.0))
     torch.testing.assert_close(grown[3] - grown[1], torch.tensor(16 * 16 / 1000))
 
