@@ -4,12 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Of the tables: demo (shapes, CPU), nuclei (real images, CPU) or coco (the paper); seeds such as 0,1,2.
+SCALE ?= demo
+SEEDS ?= 0
+TABLES := table1 table2 table3 table4 figure2
+SWEEP_DIR = outputs/sweeps/$(SCALE)
+REPORT_DIR = outputs/reports/$(SCALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train lint type test test-all bench report clean
+.PHONY: help setup demo train lint type test test-all test-gpu bench report clean $(TABLES)
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create the virtual environment and install everything into it; other targets do it by themselves.
 
@@ -24,6 +30,26 @@ demo: $(READY) ## Train a small R3-CNN on drawn shapes, print AP per loop, write
 train: $(READY) ## Train: make train ARGS="experiment=r3cnn_naive data.root=/data/coco output_dir=runs/naive"
 	$(BIN)/r3cnn train $(ARGS)
 
+# What has been trained already is not trained again; what was interrupted goes on.
+sweep = $(BIN)/r3cnn train -m sweep=$@ scale=$(SCALE) seed=$(SEEDS) output_dir=$(SWEEP_DIR) $(ARGS)
+table = $(BIN)/r3cnn report table=$@ search=[$(SWEEP_DIR)] output_dir=$(REPORT_DIR)/$@
+
+table1: $(READY) ## Table 1 of the paper: six systems. make table1 SCALE=demo SEEDS=0,1,2 ARGS="launcher=ddp"
+	$(sweep); trained=$$?; $(table) && exit $$trained
+
+table2: $(READY) ## Table 2: one to five evaluation loops. SCALE is demo (default), nuclei or coco.
+	$(sweep); trained=$$?; $(table) && exit $$trained
+
+table3: $(READY) ## Table 3: one to four training loops.
+	$(sweep); trained=$$?; $(table) && exit $$trained
+
+table4: $(READY) ## Table 4: plug-ins of the extractor and of the backbone.
+	$(sweep); trained=$$?; $(table) && exit $$trained
+
+figure2: $(READY) ## Figure 2: IoU of the RoIs that each loop is trained on.
+	$(sweep)
+	$(BIN)/r3cnn analyze rois 'runs=[$(SWEEP_DIR)/mask_rcnn_3x-*,$(SWEEP_DIR)/r3cnn_naive_decreasing-*,$(SWEEP_DIR)/r3cnn_naive-*]' output_dir=$(REPORT_DIR)/$@
+
 lint: $(READY) ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,6 +62,9 @@ test: $(READY) ## Run the tests that are quick.
 
 test-all: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-gpu: $(READY) ## Run the tests that need a GPU.
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 bench: $(READY) ## Run the benchmarks.
 	$(BIN)/r3cnn bench $(ARGS)

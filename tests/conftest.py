@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from r3cnn.data.shapes import write_shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
+settings.register_profile("r3cnn", deadline=None)  # how long an example takes is up to what else the machine does
+settings.load_profile("r3cnn")
 
 RECORDINGS = Path(__file__).parent / "parity" / "golden" / "seed0"
 

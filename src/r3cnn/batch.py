@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one batch and their ground truth, packed: five tensors travel, whatever the batch holds.
+    """Images of one batch and their ground truth, packed: six tensors travel, whatever the batch holds.
 
     Attributes:
         pixels: (N,) uint8, the RGB images (3, h, w) behind one another, not padded.
@@ -49,6 +49,8 @@ class Batch:
         counts: Instances of each image.
         mask_lengths: Entries of ``mask_pixels`` of each image.
         largest: Size that holds every mask window of the image.
+        crowds: (C, 4) float32, crowd boxes of all images behind one another.
+        crowd_counts: Crowd boxes of each image.
     """
 
     pixels: Tensor
@@ -62,6 +64,8 @@ class Batch:
     counts: tuple[int, ...]
     mask_lengths: tuple[int, ...]
     largest: tuple[Size, ...]
+    crowds: Tensor
+    crowd_counts: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -82,6 +86,8 @@ class Batch:
             counts=tuple(len(target) for target in targets),
             mask_lengths=tuple(target.masks.pixels.numel() for target in targets),
             largest=tuple(target.masks.largest for target in targets),
+            crowds=torch.cat([target.crowds for target in targets]),
+            crowd_counts=tuple(len(target.crowds) for target in targets),
         )
 
     @property
@@ -101,10 +107,11 @@ class Batch:
         """Ground truth of each image; views."""
         parts = (self.boxes.split(self.counts), self.labels.split(self.counts), self.windows.split(self.counts))
         masks = self.mask_pixels.split(self.mask_lengths)
-        rows = zip(*parts, masks, self.sizes, self.largest, strict=True)
+        crowds = self.crowds.split(self.crowd_counts)
+        rows = zip(*parts, masks, self.sizes, self.largest, crowds, strict=True)
         return tuple(
-            Target(boxes, labels, InstanceMasks(pixels, windows, canvas_of(size), largest))
-            for boxes, labels, windows, pixels, size, largest in rows
+            Target(boxes, labels, InstanceMasks(pixels, windows, canvas_of(size), largest), crowd)
+            for boxes, labels, windows, pixels, size, largest, crowd in rows
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -123,4 +130,5 @@ class Batch:
             labels=change(self.labels),
             windows=change(self.windows),
             mask_pixels=change(self.mask_pixels),
+            crowds=change(self.crowds),
         )

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from r3cnn.backbones import FPN, ResNet
+from r3cnn.backbones import FPN, Backbone
 from r3cnn.ops.boxes import image_limits
+from r3cnn.ops.views import View, look
 from r3cnn.roi.heads import RoIHeads
+from r3cnn.roi.inspection import Inspection, SeenFeatures, inspect_loops, merge_proposals
+from r3cnn.roi.loop_gradients import total_by_loop
+from r3cnn.roi.losses import weighted_sum
 from r3cnn.roi.training_rois import BatchTargets
 from r3cnn.rpn import RPN
-from r3cnn.schedule import LoopSchedule
-from r3cnn.structures import Detections, Rois, Size, Target
+from r3cnn.schedule import LoopSchedule, ScoreFusion
+from r3cnn.structures import Detections, LoopObserver, Rois, Size, Target
+
+BackwardOrder = Literal["at_once", "by_loop"]
+InferencePrecision = Literal["float32", "bf16"]
 
 
 class RCNN(nn.Module):
@@ -25,11 +34,15 @@ class RCNN(nn.Module):
         fpn: Called with the backbone's channels; turns its maps into pyramid levels.
         rpn: Called with the pyramid's channels; makes proposals.
         roi_heads: Refines them.
+
+    Attributes:
+        inference_precision: What layers compute in at inference: bf16 is autocast, with boxes, scores, NMS and masks
+            in float32; float32 leaves an autocast of the caller as it is.
     """
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         fpn: Callable[[Sequence[int]], FPN],
         rpn: Callable[[int], RPN],
         roi_heads: RoIHeads,
@@ -39,6 +52,7 @@ class RCNN(nn.Module):
         self.fpn = fpn(backbone.out_channels)
         self.rpn = rpn(self.fpn.out_channels)
         self.roi_heads = roi_heads
+        self.inference_precision: InferencePrecision = "float32"
 
     @property
     def schedule(self) -> LoopSchedule:
@@ -56,14 +70,11 @@ class RCNN(nn.Module):
 
     def loss_weights(self) -> dict[str, float]:
         """Factor of each entry of ``losses`` in the total loss."""
-        weights = {"rpn/objectness": 1.0, "rpn/box": 1.0}
-        for loop, weight in enumerate(self.schedule.loss_weights, start=1):
-            weights |= {f"loop{loop}/{name}": weight for name in ("cls", "box", "mask")}
-        return weights
+        return {"rpn/objectness": 1.0, "rpn/box": 1.0} | self.roi_heads.loss_weights()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Pyramid levels (B, C, H / stride, W / stride) of normalised images (B, 3, H, W)."""
-        return self.fpn(self.backbone(images))
+        """Pyramid levels (B, C, H / stride, W / stride) of normalised images (B, 3, H, W), in channels-last memory."""
+        return self.fpn(self.backbone(images.contiguous(memory_format=torch.channels_last)))
 
     def losses(
         self,
@@ -71,6 +82,7 @@ class RCNN(nn.Module):
         sizes: Sequence[Size],
         targets: Sequence[Target],
         generator: torch.Generator | None = None,
+        observe: LoopObserver | None = None,
     ) -> dict[str, Tensor]:
         """Every loss of a batch, not weighted; all keys are there whatever the batch holds.
 
@@ -79,25 +91,98 @@ class RCNN(nn.Module):
             sizes: (height, width) of each image inside the canvas.
             targets: Ground truth of each image.
             generator: Source of all sampling, on the device of the images; torch's own if ``None``.
+            observe: Called once with the way of the RoIs through every loop.
 
         Returns:
-            Scalars ``rpn/objectness``, ``rpn/box``, ``loop{t}/cls``, ``loop{t}/box``, ``loop{t}/mask``, t from 1.
+            Scalars ``rpn/objectness``, ``rpn/box``, ``loop{t}/cls``, ``loop{t}/box``, ``loop{t}/mask``, t from 1,
+            and ``mask_iou`` where a mask-IoU head scores the masks.
         """
         features = self.features(images)
         rois, losses = self.rpn.losses(features, sizes, targets, generator)
         limits = image_limits(sizes, images.device)
-        return losses | self.roi_heads.losses(features, rois, limits, BatchTargets.of(targets), generator)
+        return losses | self.roi_heads.losses(features, rois, limits, BatchTargets.of(targets), generator, observe)
+
+    def total_loss(
+        self,
+        images: Tensor,
+        sizes: Sequence[Size],
+        targets: Sequence[Target],
+        generator: torch.Generator | None = None,
+        observe: LoopObserver | None = None,
+        *,
+        backward: BackwardOrder = "at_once",
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of all losses, to be minimised, and every loss, detached and not weighted.
+
+        Args:
+            images: As in ``losses``, like all but the last argument.
+            sizes: As in ``losses``.
+            targets: As in ``losses``.
+            generator: As in ``losses``.
+            observe: As in ``losses``.
+            backward: ``at_once``, or ``by_loop``: the gradients of each loop are made before the next loop begins, so
+                that memory does not grow with the loops.
+        """
+        weights = self.loss_weights()
+        if backward == "at_once":
+            losses = self.losses(images, sizes, targets, generator, observe)
+            return weighted_sum(losses, weights), {name: loss.detach() for name, loss in losses.items()}
+        features = self.features(images)
+        rois, first = self.rpn.losses(features, sizes, targets, generator)
+        limits, truth = image_limits(sizes, images.device), BatchTargets.of(targets)
+        total, later = total_by_loop(
+            lambda leaves: self.roi_heads.losses_by_loop(leaves, rois, limits, truth, generator, observe),
+            features,
+            list(self.roi_heads.parameters()),
+            weights,
+        )
+        return total + weighted_sum(first, weights), {name: loss.detach() for name, loss in first.items()} | later
 
     @torch.no_grad()
     def detect(self, images: Tensor, sizes: Sequence[Size]) -> list[Detections]:
         """Detections of each image of a batch after the last evaluation loop; arguments as in ``losses``."""
-        return self.roi_heads.detect(*self._inference_inputs(images, sizes))
+        with self._autocast(images):
+            return self.roi_heads.detect(*self._inference_inputs(images, sizes))
 
     @torch.no_grad()
     def detect_per_loop(self, images: Tensor, sizes: Sequence[Size]) -> list[list[Detections]]:
         """Detections [loop][image]: what ``detect`` gives with 1, 2, … loops, from one pass of the backbone."""
-        return self.roi_heads.detect_per_loop(*self._inference_inputs(images, sizes))
+        with self._autocast(images):
+            return self.roi_heads.detect_per_loop(*self._inference_inputs(images, sizes))
+
+    @torch.no_grad()
+    def inspect(
+        self,
+        images: Tensor,
+        sizes: Sequence[Size],
+        views: Sequence[View] = (View(),),
+        score_fusions: Sequence[ScoreFusion] = (),
+    ) -> Inspection:
+        """What ``detect_per_loop`` gives, and more, from one pass of the backbone per view.
+
+        Args:
+            images: As in ``losses``.
+            sizes: As in ``losses``.
+            views: Ways to look at the images, whose outcomes are averaged (test-time augmentation).
+            score_fusions: Rules whose detections are wanted beside those of the network's own rule.
+        """
+        with self._autocast(images):
+            shown = [look(images, sizes, view) for view in views]
+            seen = [SeenFeatures(one, self.features(one.images)) for one in shown]
+            proposals = []
+            for view in seen:
+                found = self.rpn.propose_scored(view.features, view.seen.sizes)
+                boxes = view.seen.plain_boxes(found.rois.boxes)
+                proposals.append(replace(found, rois=replace(found.rois, boxes=boxes)))
+            settings = self.rpn.eval_proposals
+            merged = merge_proposals(proposals, nms_threshold=settings.nms_threshold, per_image=settings.per_image)
+            return inspect_loops(self.roi_heads, seen, merged, image_limits(sizes, images.device), score_fusions)
 
     def _inference_inputs(self, images: Tensor, sizes: Sequence[Size]) -> tuple[list[Tensor], Rois, Tensor]:
         features = self.features(images)
         return features, self.rpn.propose(features, sizes), image_limits(sizes, images.device)
+
+    def _autocast(self, images: Tensor) -> AbstractContextManager[object]:
+        if self.inference_precision == "float32":
+            return nullcontext()
+        return torch.autocast(images.device.type, torch.bfloat16)

@@ -6,8 +6,8 @@ otherwise. Labels are in ``[0, K)`` for K foreground classes; background is ``K`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -95,13 +95,17 @@ class Target:
         boxes: (G, 4) float32, inside the image.
         labels: (G,) int64 in [0, K).
         masks: G masks on the padded canvas of the image.
+        crowds: (C, 4) float32, boxes of regions with uncounted objects; boxes inside them are no background.
     """
 
     boxes: Tensor
     labels: Tensor
     masks: InstanceMasks
+    crowds: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
 
     def __post_init__(self) -> None:
+        if self.crowds.ndim != 2 or self.crowds.shape[1] != 4:
+            raise ValueError(f"crowds must be (C, 4), got {tuple(self.crowds.shape)}")
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
             raise ValueError(f"boxes must be (G, 4), got {tuple(self.boxes.shape)}")
         if not len(self.boxes) == len(self.labels) == len(self.masks):
@@ -117,6 +121,7 @@ class Target:
             self.boxes.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
             self.masks.to(device),
+            self.crowds.to(device, non_blocking=True),
         )
 
 
@@ -167,6 +172,37 @@ class RoiRows:
         """Puts values (N, …) back into slots: (B, R, …) with the (B, R) of ``like``, zero elsewhere."""
         out = values.new_zeros(like.shape[0] * like.shape[1], *values.shape[1:])
         return out.index_copy(0, self.slot, values).view(*like.shape[:2], *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class LoopTrace:
+    """The way of the RoIs through one loop, for those who watch.
+
+    Attributes:
+        offered: (B, R) RoIs that the loop was given, before ground truth was added and before any were sampled.
+        kept: (B, S) those of them that it worked on; slots with added ground truth are empty.
+        refined: (B, S, 4) what it made of them, slot by slot, clipped to the image; anything in empty slots.
+    """
+
+    offered: Rois
+    kept: Rois
+    refined: Tensor
+
+
+LoopObserver = Callable[[Sequence[LoopTrace]], None]
+
+
+@dataclass(frozen=True)
+class ScoredRois:
+    """RoIs with what they are ranked by.
+
+    Attributes:
+        rois: B images, R slots each.
+        scores: (B, R) float32, larger is better; anything in empty slots.
+    """
+
+    rois: Rois
+    scores: Tensor
 
 
 @dataclass(frozen=True)

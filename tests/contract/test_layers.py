@@ -12,24 +12,27 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 BASE = {"structures", "schedule"}
 MODEL = BASE | {"ops", "layers", "backbones", "rpn", "roi"}
+RUNNING = MODEL | {"detector", "inference_modes", "batch", "interop", "data", "evaluation"}
 # Package -> what it may import of ours, itself included.
 ALLOWED = {
     "structures": BASE,
     "schedule": BASE,
     "batch": {"structures", "batch"},
+    "process_memory": {"process_memory"},
     "ops": BASE | {"ops"},
     "layers": BASE | {"ops", "layers"},
     "backbones": BASE | {"ops", "layers", "backbones"},
     "rpn": BASE | {"ops", "layers", "rpn"},
     "roi": BASE | {"ops", "layers", "roi"},
     "detector": MODEL | {"detector"},
+    "inference_modes": MODEL | {"detector", "inference_modes"},
     "interop": MODEL | {"detector", "interop"},
     "data": BASE | {"ops", "batch", "data"},
     "evaluation": BASE | {"ops", "batch", "evaluation"},
     "reporting": BASE | {"evaluation", "reporting"},  # the codes of masks and the types of results
-    "training": MODEL | {"detector", "batch", "interop", "data", "evaluation", "training"},
-    "benchmarks": MODEL | {"detector", "evaluation", "benchmarks"},
-    "cli": MODEL | {"detector", "batch", "interop", "data", "evaluation", "training", "reporting", "benchmarks", "cli"},
+    "training": RUNNING | {"process_memory", "training"},
+    "benchmarks": RUNNING | {"process_memory", "benchmarks"},
+    "cli": RUNNING | {"training", "reporting", "benchmarks", "cli"},
     "__init__": {"training"},  # `from r3cnn import Predictor`, on demand
     "__main__": {"cli"},
 }
@@ -42,6 +45,8 @@ LIBRARIES = {
     "matplotlib": ({"reporting", "cli"}, True),
     "timm": ({"backbones"}, True),
     "submitit": ({"cli"}, True),
+    "onnxruntime": ({"interop"}, True),
+    "onnxscript": ({"interop/onnx_operators.py"}, False),  # which is itself imported lazily
 }
 
 

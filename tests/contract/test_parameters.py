@@ -24,7 +24,7 @@ def count(*overrides: str) -> dict[str, object]:
         return count_parameters(build_model(config, trusted=None))
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn", "r3cnn_naive", "htc"])
+@pytest.mark.parametrize("name", EXPECTED)
 def test_counts_equal_the_original_per_submodule(name: str) -> None:
     counts, expected = count(f"experiment={name}"), EXPECTED[name]
     assert {key: counts[key] for key in ("trainable", "total", "submodules")} == {
@@ -32,6 +32,25 @@ def test_counts_equal_the_original_per_submodule(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("recursion", ["r3cnn_1_loop", "r3cnn_2_loops", "r3cnn_4_loops", "r3cnn_decreasing"])
-def test_r3cnn_has_as_many_parameters_with_any_number_of_loops(recursion: str) -> None:
-    assert count("experiment=r3cnn_naive", f"recursion={recursion}")["trainable"] == 43_912_884
+NAIVE = EXPECTED["r3cnn_naive"]["trainable"]
+HEADS = NAIVE - 23_282_688 - 3_344_384 - 593_935  # one box head and one mask head with feedback
+FEEDBACK = 256 * 256 + 256
+
+
+@pytest.mark.parametrize("variant", ["1_loop", "2_loops", "4_loops", "5_eval_loops", "decreasing"])
+def test_naive_r3cnn_has_as_many_parameters_with_any_number_and_order_of_loops(variant: str) -> None:
+    assert count(f"experiment=r3cnn_naive_{variant}")["trainable"] == NAIVE == 43_912_884
+
+
+@pytest.mark.parametrize(
+    ("experiment", "expected"),
+    [
+        ("mask_rcnn_3x", EXPECTED["mask_rcnn"]["trainable"]),
+        ("mask_rcnn_matched", NAIVE - FEEDBACK),
+        ("r3cnn_heads_001", NAIVE + HEADS),
+        ("r3cnn_heads_011", NAIVE + HEADS - FEEDBACK),
+        ("r3cnn_heads_012", EXPECTED["htc"]["trainable"]),
+    ],
+)
+def test_networks_that_were_not_recorded_have_the_parts_they_should_have(experiment: str, expected: int) -> None:
+    assert count(f"experiment={experiment}")["trainable"] == expected

@@ -2,40 +2,163 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
+from pycocotools import mask as coco_mask
 from tiny_runs import Cli
 
+from r3cnn.benchmarks.masks import draw_masks, peer_codes
 from r3cnn.benchmarks.peer import torchvision_inputs, torchvision_peer
-from r3cnn.benchmarks.steps import imitate_training
+from r3cnn.benchmarks.worker_memory import FLAT
 from r3cnn.cli import main as cli_main
-from r3cnn.cli.bench import network, workload_of
+from r3cnn.cli.bench_setting import bench_of
 from r3cnn.cli.configs import config_folder, register_resolvers
+from r3cnn.evaluation.paste import paste_and_encode
 
 KEYS = {"name", "ours", "peer", "ratio", "unit", "target", "accept"}
 
 
+TINY = "sizes.tiny"
+# Of every sweep and list the least, so that all of the command runs in seconds; `make bench` runs the rest.
+LEAST = (
+    "systems=[htc]",
+    "loops.counts=[1,2]",
+    "step_parts.systems=[r3cnn_naive]",
+    "batch_sizes=[1]",
+    f"{TINY}.scale.sweeps={{image_size:[],batch_size:[1,2],rois:[],loops:[],classes:[],objects:[],ranks:[]}}",
+)
+
+
+@pytest.fixture(scope="module")
+def everything(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """What `r3cnn bench` prints with little work, and the folder it ran in."""
+    folder = tmp_path_factory.mktemp("bench")
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        patch.setenv("R3CNN_DATA", str(folder))
+        cli("bench", "size=tiny", "format=json", *LEAST)
+    assert list(folder.iterdir()) == []
+    return json.loads(out.getvalue())
+
+
+def named(printed: dict[str, object], *words: str) -> list[dict[str, object]]:
+    """Rows whose names hold all of the words."""
+    return [row for row in printed["rows"] if all(word in row["name"] for word in words)]
+
+
 @pytest.mark.slow
-def test_bench_prints_one_json_object_with_three_comparisons_and_writes_nothing(
-    cli: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bench_prints_one_json_object_of_all_parts_and_writes_nothing(everything: dict[str, object]) -> None:
+    assert everything.keys() == {"rows", "machine"}
+    assert everything["machine"]["measured"].keys() == {"train", "infer", "loops", "parts", "scale"}
+    for row in everything["rows"]:
+        assert row.keys() == KEYS
+        assert row["ratio"] == (row["ours"] / row["peer"] if row["peer"] else None)
+    names = [row["name"] for row in everything["rows"]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+def test_accepted_rows_are_those_of_the_targets(everything: dict[str, object]) -> None:
+    accepted = [(row["name"].split(",")[0], row["unit"], row["target"]) for row in everything["rows"] if row["accept"]]
+    assert accepted == [
+        ("training step", "s", 1.0),
+        ("training step", "x", 1.1),
+        ("peak training memory", "MB", 1.35),
+        ("peak training memory", "MB", 1.15),
+        ("inference", "s", 0.85),
+        ("inference", "x", 1.1),
+    ]
+
+
+@pytest.mark.slow
+def test_time_ratio_stands_beside_the_ratio_of_counted_operations(everything: dict[str, object]) -> None:
+    for task in ("training step", "inference"):
+        (ratios,) = named(everything, task, "htc / mask_rcnn, time ratio beside FLOP ratio")
+        (operations,) = named(everything, task, "htc / mask_rcnn, operations")
+        (speed,) = named(everything, task, "htc / mask_rcnn, speed")
+        assert ratios["peer"] == pytest.approx(operations["ratio"])
+        assert ratios["peer"] > 1
+        assert ratios["ours"] == pytest.approx(1 / speed["ratio"])
+        assert named(everything, task, "htc, share of the peak")
+
+
+@pytest.mark.slow
+def test_both_sides_find_as_many_objects_as_they_may(everything: dict[str, object]) -> None:
+    infer = everything["machine"]["measured"]["infer"]
+    assert set(infer["detections"].values()) == {5}
+    assert {system["outcome"] for system in infer["systems"]} == {5}
+
+
+@pytest.mark.slow
+def test_two_loops_take_more_operations_than_one(everything: dict[str, object]) -> None:
+    rows = named(everything, "r3cnn_naive: 2 loops / 1, time ratio beside FLOP ratio")
+    assert len(rows) == 2
+    assert all(row["peer"] > 1 for row in rows)
+    assert len(named(everything, "a further loop")) == 2
+
+
+@pytest.mark.slow
+def test_shares_of_a_step_add_up_and_torchvision_has_the_same_parts(everything: dict[str, object]) -> None:
+    for task in ("training step", "inference"):
+        shares = named(everything, task, "/ all")
+        assert sum(row["ratio"] for row in shares) == pytest.approx(1)
+        parts = {row["name"].split(", ")[-1] for row in named(everything, task, "/ torchvision")}
+        assert {"normalisation", "backbone", "pyramid", "RPN", "RoI heads together"} <= parts
+    assert len(named(everything, "training step", "/ all", "loop ")) == 6
+    assert "there is no" in everything["machine"]["measured"]["parts"]["data"]
+
+
+@pytest.mark.slow
+def test_a_batch_twice_as_large_takes_twice_the_operations(everything: dict[str, object]) -> None:
+    exponents = named(everything, "images: exponent of time beside that of FLOPs")
+    assert [row["peer"] for row in exponents] == pytest.approx([1, 1], abs=0.02)
+
+
+@pytest.mark.slow
+def test_hours_on_coco_are_extrapolated_from_a_file_of_bench_train(
+    everything: dict[str, object], cli: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    cli("bench", "size=tiny", "format=json")
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(everything))
+    cli("bench", "scale", "size=tiny", "format=json", f"from={file}", *LEAST[:-1], LEAST[-1].replace("[1,2]", "[]"))
     printed = json.loads(capsys.readouterr().out)
-    assert printed.keys() == {"rows", "machine"}
-    assert all(row.keys() == KEYS for row in printed["rows"])
-    assert [(row["target"], row["accept"]) for row in printed["rows"]] == [(1.0, True), (None, False), (0.85, True)]
-    for row in printed["rows"]:
-        assert row["unit"] == "s"
-        assert row["ratio"] == row["ours"] / row["peer"] > 0
-    found = printed["machine"]["workload"]["detections"]
-    assert min(found.values()) > 0
-    assert list(tmp_path.iterdir()) == []
+    about = printed["machine"]["measured"]["scale"]["coco_run"]
+    assert about["source"] == str(file)
+    seconds = {each["system"]: each["seconds"] for each in everything["machine"]["measured"]["train"]["systems"]}
+    rows = named(printed, "COCO, 12 epochs on 1 device(s), extrapolated")
+    hours = {row["name"].split(": ")[1].split(" /")[0]: row["ours"] for row in rows}
+    assert hours == pytest.approx({name: 12 * 117266 * each / 3600 for name, each in seconds.items()})
+
+
+@pytest.mark.slow
+def test_training_from_files_and_bf16_run_where_there_are_images(
+    cli: Cli, capsys: pytest.CaptureFixture[str], noise_images: Path
+) -> None:
+    there = [f"parts.data.{name}" for name in (f"root={noise_images}", "images=''", "annotations=coco.json")]
+    cli("bench", "train", "size=tiny", "format=json", "precision=[bf16]", "systems=[]", *there)
+    printed = json.loads(capsys.readouterr().out)
+    rows = named(printed, "training from files")
+    assert [row["target"] for row in rows] == [1.0, 1 / 0.57]
+    assert not any(row["accept"] for row in rows)  # the goal is that of a GPU
+    assert rows[0]["peer"] == 1 / 60
+    assert "bf16" in rows[0]["name"]
+
+
+@pytest.mark.slow
+def test_one_image_at_a_time_is_compared_on_request(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    cli("bench", "infer", "size=tiny", "format=json", "systems=[]", f"{TINY}.one_image=true")
+    rows = named(json.loads(capsys.readouterr().out), "one image at a time", "bf16, 1 x")
+    assert [(row["target"], row["accept"]) for row in rows] == [(1.2, False), (2.0, False)]
 
 
 @pytest.mark.slow
@@ -43,9 +166,9 @@ def test_torchvision_gets_our_weights_and_our_frozen_layers() -> None:
     register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("bench", ["size=tiny"])
-        workload = workload_of(config)
-        model = network("mask_rcnn", config, workload)
-    imitate_training(model, workload, candidates=50)
+        bench = bench_of(config)
+        workload = bench.draw(bench.shape)
+        model = bench.network("mask_rcnn", workload)
     peer = torchvision_peer(model, workload).eval()
     images, targets = torchvision_inputs(workload)
     with torch.no_grad():
@@ -59,6 +182,80 @@ def test_torchvision_gets_our_weights_and_our_frozen_layers() -> None:
     assert {name.split(".")[2] for name in frozen} == {"conv1", "bn1", "layer1"}
     assert targets[0]["masks"].shape == (3, 64, 96)
     assert int(targets[0]["labels"].min()) >= 1
+
+
+def printed_rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert all(row.keys() == KEYS and row["ratio"] == row["ours"] / row["peer"] >= 0 for row in rows)
+    return rows
+
+
+def test_bench_masks_compares_times_and_tells_memory(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("masks=5", "image_size=[60,80]", "large_image_size=[200,300]", "repetitions=1", "warmups=0")
+    cli("bench", "masks", "format=json", *[f"parts.masks.{setting}" for setting in few])
+    rows = printed_rows(capsys)
+    assert [(row["unit"], row["accept"]) for row in rows] == [("s", True), ("MB", True)]
+    assert rows[0]["target"] == 0.25
+    assert rows[1]["peer"] == 5 * 200 * 300 / 1e6
+
+
+def test_both_sides_of_bench_masks_find_nearly_the_same_masks() -> None:
+    masks, boxes = draw_masks(20, (480, 640), seed=3)
+    ours, theirs = paste_and_encode(masks, boxes, (480, 640)).counts, peer_codes(masks, boxes, (480, 640))
+    rows = [[{"size": [480, 640], "counts": counts} for counts in codes] for codes in (ours, theirs)]
+    overlaps = [float(coco_mask.iou([one], [other], [0])[0, 0]) for one, other in zip(*rows, strict=True)]
+    assert sum(overlaps) / len(overlaps) > 0.85  # torchvision rounds boxes to whole pixels
+
+
+def test_bench_coco_eval_scores_the_same_on_both_sides(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("images=3", "image_size=[60,80]", "classes=2", "objects=4", "detections=9", "repetitions=1", "warmups=0")
+    cli("bench", "coco_eval", "format=json", *[f"parts.coco_eval.{setting}" for setting in few])
+    assert [(row["unit"], row["target"], row["accept"]) for row in printed_rows(capsys)] == [("s", None, False)]
+
+
+LITTLE_WORK = {
+    "index": ("images=30", "annotations=200", "repetitions=1"),
+    "data": ("limit=3", "image_size=[60,80]", "repetitions=1", "warmups=0"),
+    "memory": ("images=12", "annotations=60", "epochs=2", "workers=1", "batch_size=4"),
+}
+UNITS_AND_TARGETS = {
+    "index": [("s", 0.5, True), ("MB", 1 / 3, True), ("s", None, False)],
+    "data": [("s", 1 / 3, True)],
+    "memory": [("MB", FLAT, True), ("MB", None, False), ("MB", None, False)],
+}
+
+
+@pytest.fixture
+def noise_images(tmp_path: Path) -> Path:
+    """A data set of four images with a square each, in the layout that ``bench data`` reads."""
+    square = {"category_id": 1, "iscrowd": 0, "area": 400, "bbox": [10, 20, 20, 20]}
+    square["segmentation"] = [[10, 20, 30, 20, 30, 40, 10, 40]]
+    images = [{"id": number, "file_name": f"{number}.png", "height": 60, "width": 80} for number in range(4)]
+    annotations = [{"id": number, "image_id": number, **square} for number in range(4)]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", LITTLE_WORK)
+def test_a_part_about_data_prints_one_json_object_of_the_same_form(
+    part: str, cli: Cli, capsys: pytest.CaptureFixture[str], noise_images: Path
+) -> None:
+    settings = [f"parts.{part}.{setting}" for setting in LITTLE_WORK[part]]
+    if part == "data":
+        settings += [f"parts.data.{name}" for name in (f"root={noise_images}", "images=''", "annotations=coco.json")]
+    cli("bench", f"part={part}", "format=json", "size=tiny", *settings)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.keys() == {"rows", "machine"}
+    assert all(row.keys() == KEYS for row in printed["rows"])
+    assert all(row["ratio"] == row["ours"] / row["peer"] > 0 for row in printed["rows"])
+    assert [(row["unit"], row["target"], row["accept"]) for row in printed["rows"]] == UNITS_AND_TARGETS[part]
+    name, value = LITTLE_WORK[part][0].split("=")
+    assert printed["machine"]["workload"][name] == int(value)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +286,8 @@ def test_a_misspelt_part_ends_with_a_suggestion(cli: Cli, capsys: pytest.Capture
     assert "no bench part 'trian'; did you mean 'train'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("override", ["part=predict", "size=huge", "format=xml"])
+@pytest.mark.parametrize("override", ["part=predict", "size=huge", "format=xml", "systems=every", "precision=[fp8]"])
 def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(override: str, cli: Cli) -> None:
     name, value = override.split("=")
-    with pytest.raises(ValueError, match=f"{name} must be one of .*, got '{value}'"):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got '{value.strip('[]')}'"):
         cli("bench", override)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 from tiny_runs import Cli, Train
+from torch import Tensor
+
+from r3cnn.structures import Detections, Target
 
 
 def metrics(folder: Path) -> dict[str, dict[str, object]]:
@@ -32,6 +36,114 @@ def test_without_further_arguments_it_reproduces_the_metrics_of_training(
 ) -> None:
     cli("evaluate", f"checkpoint={trained}/checkpoints/last.ckpt", f"output_dir={tmp_path}")
     assert metrics(tmp_path) == metrics(trained)
+
+
+def test_one_evaluation_tells_other_fusion_rules_and_recall_and_both_backends_agree(
+    trained: Path, cli: Cli, tmp_path: Path
+) -> None:
+    options = ("evaluation.score_fusions=[max,last]", "evaluation.recall_at=[5,10]", "evaluation.verify_backend=true")
+    cli("evaluate", f"checkpoint={trained}/checkpoints/last.ckpt", *options, "pictures=0", f"output_dir={tmp_path}")
+    found = metrics(tmp_path)
+    assert list(found["score_fusions"]) == ["last", "max"]
+    for loops in found["score_fusions"].values():
+        assert list(loops) == ["1", "2", "3"]
+        assert loops["1"] == found["loops"]["1"]
+    assert list(found["proposal_recall"]) == ["rpn", "1", "2", "3"]
+    for stage in found["proposal_recall"].values():
+        assert 0 <= stage["ar5"] <= stage["ar10"] <= 1
+    log = (tmp_path / "evaluate.log").read_text()
+    assert "score_fusion=last (%)" in log
+    assert "AR@10" in log
+
+
+VIEWS = ("evaluation.tta.flip=true", "evaluation.tta.scales=[1.0,1.25]")
+
+
+def found_in(folder: Path) -> list[dict[str, object]]:
+    return json.loads((folder / "detections.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def viewed(trained: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Detections]]:
+    """Folder of an evaluation of four views of each image, one at a time, and what its pictures show by file name."""
+    from r3cnn.reporting import figures
+
+    folder, draw = tmp_path_factory.mktemp("viewed"), figures.draw_predictions
+    drawn: dict[str, Detections] = {}
+
+    def note(image: Tensor, found: Detections, target: Target, names: Sequence[str], path: Path) -> None:
+        drawn[path.name] = found
+        draw(image, found, target, names, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_predictions", note)
+        checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
+        cli("evaluate", checkpoint, *VIEWS, "eval_batch_size=1", "pictures=3", f"output_dir={folder}")
+    return folder, drawn
+
+
+def test_views_of_an_image_are_averaged_after_every_loop(
+    trained: Path, viewed: tuple[Path, dict[str, Detections]]
+) -> None:
+    found = found_in(viewed[0])
+    assert len(found) > 0
+    assert found != found_in(trained)
+    assert list(metrics(viewed[0])["loops"]) == ["1", "2", "3"]
+
+
+def test_pictures_of_an_evaluation_show_what_all_views_found(viewed: tuple[Path, dict[str, Detections]]) -> None:
+    folder, drawn = viewed
+    assert len(drawn) == 3
+    for name, shown in drawn.items():
+        assert (folder / "pictures" / name).is_file()
+        entries = [entry for entry in found_in(folder) if name == f"{entry['image_id']}_predictions.png"]
+        assert shown.scores.tolist() == [entry["score"] for entry in entries]
+
+
+def test_predict_finds_in_several_views_what_evaluation_finds_in_them(
+    trained: Path, viewed: tuple[Path, dict[str, Detections]], cli: Cli, tmp_path: Path
+) -> None:
+    data = OmegaConf.load(trained / "config.yaml").data
+    content = json.loads((Path(data.root) / data.val.annotations).read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    call = (f"source={Path(data.root) / data.val.images}", "device=cpu", f"output_dir={tmp_path}")
+    cli("predict", f"checkpoint={trained}/checkpoints/last.ckpt", *VIEWS, *call)
+    expected, found = found_in(viewed[0]), found_in(tmp_path)
+    assert len(found) == len(expected) > 0
+    for name in names.values():
+        here = [entry for entry in found if entry["file_name"] == name]
+        there = [entry for entry in expected if names[entry["image_id"]] == name]
+        for key in ("category_id", "score", "bbox", "segmentation"):
+            assert [entry[key] for entry in here] == [entry[key] for entry in there]
+
+
+def test_predict_looks_at_images_of_another_size_if_asked_to(trained: Path, cli: Cli, tmp_path: Path) -> None:
+    data = OmegaConf.load(trained / "config.yaml").data
+    source = next((Path(data.root) / data.val.images).iterdir())
+    call = ("predict", f"checkpoint={trained}/checkpoints/last.ckpt", f"source={source}", "device=cpu")
+    sizes = {"as_trained": "null", "same": "[64,96]", "other": "[96,128]"}
+    for name, size in sizes.items():
+        cli(*call, f"image_size={size}", f"output_dir={tmp_path}/{name}")
+    as_trained, same, other = (found_in(tmp_path / name) for name in sizes)
+    assert as_trained == same != other
+    with pytest.raises(ValueError, match=r"image_size must be \[short, long\] in pixels, got \[128, 96\]"):
+        cli(*call, "image_size=[128,96]", f"output_dir={tmp_path}/turned")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("evaluation.score_fusions=[median]", "score_fusions names 'median'"),
+        ("evaluation.tta.scales=[]", "at least one factor is needed"),
+        ("evaluation.recall_at=[100,10]", "recall_at must ascend"),
+        ("evaluation.timeout_minutes=0", "timeout must be positive"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    trained: Path, cli: Cli, tmp_path: Path, option: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        cli("evaluate", f"checkpoint={trained}/checkpoints/last.ckpt", option, f"output_dir={tmp_path}")
 
 
 def test_another_data_set_is_read_with_the_preprocessing_of_training(trained: Path, cli: Cli, tmp_path: Path) -> None:
@@ -109,7 +221,98 @@ def test_three_lines_of_python_find_the_objects_that_evaluation_found(trained: P
     assert {entry["category_name"] for entry in found} <= {"circle", "square", "triangle"}
 
 
+def test_a_predictor_without_a_view_is_refused(trained: Path) -> None:
+    from r3cnn import Predictor
+
+    with pytest.raises(ValueError, match="views is empty: at least one is needed"):
+        Predictor.from_checkpoint(trained / "checkpoints/last.ckpt", device="cpu", views=())
+
+
 def test_predict_says_when_there_is_nothing_to_look_at(trained: Path, cli: Cli, tmp_path: Path) -> None:
     checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
     with pytest.raises(FileNotFoundError, match="no such image or folder"):
         cli("predict", checkpoint, f"source={tmp_path}/absent", f"output_dir={tmp_path}")
+
+
+LEAVE_AT_ONCE = ("early_exit=settled", "early_exit.background_above=0")
+
+
+@pytest.fixture(scope="module")
+def left_at_once(trained: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an evaluation that all RoIs leave after the first loop."""
+    folder = tmp_path_factory.mktemp("left")
+    checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
+    cli("evaluate", checkpoint, *LEAVE_AT_ONCE, "eval_batch_size=1", "pictures=0", f"output_dir={folder}")
+    return folder
+
+
+def test_an_evaluation_that_all_rois_leave_after_loop_one_finds_what_loop_one_finds(
+    trained: Path, left_at_once: Path
+) -> None:
+    assert list(metrics(left_at_once)["loops"]) == ["1", "2", "3"]
+    plain, last, left = (
+        [entry["score"] for entry in json.loads(file.read_text())]
+        for file in (trained / "detections_loop1.json", trained / "detections.json", left_at_once / "detections.json")
+    )
+    assert left == pytest.approx(plain, rel=1e-4)
+    assert left != pytest.approx(last, rel=1e-4)
+
+
+def test_predict_and_the_predictor_run_in_the_modes_of_the_evaluation(
+    trained: Path, left_at_once: Path, cli: Cli, tmp_path: Path
+) -> None:
+    from r3cnn import Predictor
+    from r3cnn.inference_modes import InferenceModes
+    from r3cnn.roi.early_exit import EarlyExit
+
+    checkpoint, data = trained / "checkpoints/last.ckpt", OmegaConf.load(trained / "config.yaml").data
+    source = Path(data.root) / data.val.images
+    cli(
+        "predict",
+        f"checkpoint={checkpoint}",
+        *LEAVE_AT_ONCE,
+        f"source={source}",
+        "device=cpu",
+        f"output_dir={tmp_path}",
+    )
+    found, expected = found_in(tmp_path), found_in(left_at_once)
+    assert [entry["score"] for entry in found] == [entry["score"] for entry in expected] != []
+    rule = EarlyExit(background_above=0.0, score_change=0.02, box_iou=0.95)
+    leaving = Predictor.from_checkpoint(checkpoint, device="cpu", modes=InferenceModes(rule))
+    one_loop = Predictor.from_checkpoint(checkpoint, device="cpu", eval_loops=1)
+    path = source / str(found[0]["file_name"])
+    assert [len(predictor.detect(path)[0]) for predictor in (leaving, one_loop)] == [3, 1]
+    scores = [[entry["score"] for entry in predictor(path)] for predictor in (leaving, one_loop)]
+    assert scores[0] == [entry["score"] for entry in found if entry["file_name"] == path.name]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_an_evaluation_in_bf16_is_near_the_plain_one_and_says_where_it_cannot_be_compiled(
+    trained: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no working C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
+    cli("evaluate", checkpoint, "precision=bf16", "compile=true", "pictures=0", f"output_dir={tmp_path}")
+    found, plain = found_in(tmp_path), found_in(trained)
+    assert found != plain
+    assert max(entry["score"] for entry in found) == pytest.approx(max(entry["score"] for entry in plain), rel=0.05)
+    assert "the network runs as it is: no working C++ compiler" in (tmp_path / "evaluate.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("precision=fp8", "precision must be one of"),
+        ("compile=yes", "compile must be true or false, got 'yes'"),
+        ("early_exit=settled early_exit.box_iou=2", r"early_exit\.box_iou must be a number in \[0, 1\], got 2"),
+    ],
+)
+def test_a_mode_that_makes_no_sense_is_refused_before_anything_is_evaluated(
+    trained: Path, cli: Cli, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        cli("evaluate", f"checkpoint={trained}/checkpoints/last.ckpt", *override.split(), f"output_dir={tmp_path}")
+    assert not (tmp_path / "metrics.json").exists()

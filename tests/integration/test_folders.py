@@ -36,7 +36,8 @@ def test_a_new_run_in_a_used_folder_keeps_nothing_of_the_old_one_but_what_others
     train_tiny("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0", folder=tmp_path)
     assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 1
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["mine.png", "training_curves.png"]
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == ["mine.png", "roi_statistics.png", "roi_statistics_train.png", "training_curves.png"]
 
 
 def test_the_ap_of_every_loop_and_class_is_in_the_log_and_in_the_table_of_numbers(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import EVERY_STEP, Train
+from tiny_runs import EVERY_STEP, Cli, Train
+
+from r3cnn.cli import initial
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -17,6 +19,14 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [row for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def roi_rows(folder: Path, last: int) -> list[dict[str, str]]:
+    """What the training epochs' curves of the RoIs say, from the last rows on."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        kept = [{key: value for key, value in row.items() if "/roi_" in key} for row in csv.DictReader(file)]
+    rois = [{key: row[key] for key in sorted(row) if key.startswith("train/")} for row in kept]
+    return [row for row in rois if any(row.values())][-last:]
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("at_1", "at_3", "at_4", "at_5", "best")]
@@ -32,6 +42,19 @@ def test_a_resumed_run_ends_with_the_same_bits_as_an_undisturbed_one(
     assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
     losses = {row["step"]: row["train/loss"] for row in rows(trained)}
     assert [row["train/loss"] for row in rows(resumed)] == [losses[row["step"]] for row in rows(resumed)]
+    curves = roi_rows(resumed, 9)
+    assert curves
+    assert curves == roi_rows(trained, len(curves))  # those of the epoch that it was resumed within as well
+
+
+def test_a_run_that_its_steps_ended_within_an_epoch_goes_on_with_the_rest_of_it(
+    trained: Path, train_tiny: Train
+) -> None:
+    folder = train_tiny(*EVERY_STEP, "trainer.max_steps=2")  # too early for a shorter plan to lower the rate
+    train_tiny(*EVERY_STEP, "resume=last", folder=folder)
+    expected, found = weights(trained / "checkpoints/last.ckpt"), weights(folder / "checkpoints/last.ckpt")
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    assert [row["train/loss"] for row in rows(folder)] == [row["train/loss"] for row in rows(trained)]
 
 
 # Two batches per optimizer step, and a checkpoint at each validation: after the third batch, and so on.
@@ -70,6 +93,50 @@ def test_a_run_that_is_resumed_in_its_folder_keeps_one_gapless_table(train_tiny:
     assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4]
 
 
+def test_a_resumed_run_leaves_nothing_that_speaks_of_its_earlier_part(train_tiny: Train, cli: Cli) -> None:
+    folder = train_tiny("trainer.max_steps=1")
+    cli("evaluate", f"checkpoint={folder}/checkpoints/last.ckpt", "eval_loops=5", "pictures=3", f"output_dir={folder}")
+    cli("analyze", "errors", f"run={folder}")
+    assert (folder / "errors/errors.json").is_file()
+    train_tiny("trainer.max_steps=2", "resume=last", folder=folder)
+    assert [*(folder / "errors").iterdir()] == []
+    assert not (folder / "checkpoints/evaluated.ckpt").exists()
+    assert sorted(path.name for path in folder.glob("detections*.json")) == [
+        "detections.json",
+        "detections_loop1.json",
+        "detections_loop2.json",
+    ]
+    assert len([*(folder / "pictures").glob("*_predictions.png")]) == 1
+    assert [int(row["step"]) for row in rows(folder)] == [0, 1]
+
+
 def test_resuming_without_a_checkpoint_says_where_it_was_looked_for(train_tiny: Train, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"resume=last: no checkpoint at .*last\.ckpt"):
         train_tiny("resume=last", folder=tmp_path)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Content of what a run writes; Hydra's own records of each call are no part of it."""
+    found = [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+    return {str(path): path.read_bytes() for path in found if path.suffix != ".log"}
+
+
+def test_resuming_another_network_is_refused_before_anything_is_touched(
+    trained: Path, train_tiny: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initial, "advice", lambda weights, num_classes: "advice for 3 classes")
+    before = files(trained)
+    with pytest.raises(
+        ValueError, match=r"resume=\S+last\.ckpt do not fit this network:\n- \d+ tensors of another shape"
+    ):
+        train_tiny(*EVERY_STEP, "resume=last", "channels=24", folder=trained)
+    assert files(trained) == before
+
+
+def test_resuming_a_checkpoint_of_an_older_format_says_so(trained: Path, train_tiny: Train, tmp_path: Path) -> None:
+    content = torch.load(trained / "checkpoints/at_2.ckpt", weights_only=True)
+    content["r3cnn"]["format"] = 1
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(ValueError, match=r"old\.ckpt has format 1, this version reads 2"):
+        train_tiny(*EVERY_STEP, f"resume={tmp_path}/old.ckpt", folder=tmp_path / "run")
+    assert not (tmp_path / "run/metrics.csv").exists()

@@ -13,6 +13,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _hydra_subpr
 from tiny_runs import TINY_RUN, Cli
 
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
+EXTRAS = ("evaluation.score_fusions=[last]", "evaluation.tta.flip=true", "evaluation.verify_backend=true")
 
 
 def r3cnn(*arguments: str) -> None:
@@ -24,13 +25,18 @@ def r3cnn(*arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_evaluate_to_the_same_metrics_as_one(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_two_and_three_ranks_evaluate_to_the_same_metrics_as_one(
+    trained: Path, tmp_path: Path, batch_size: int
+) -> None:
+    """Three images: one batch each for three ranks, or two batches, so that the third rank has none."""
     call = (f"checkpoint={trained}/checkpoints/last.ckpt", "trainer.accelerator=cpu", "pictures=0", "workers=0")
-    r3cnn("evaluate", *call, *TWO_RANKS, "eval_batch_size=1", f"output_dir={tmp_path}/two")
-    r3cnn("evaluate", *call, "trainer.devices=1", "eval_batch_size=1", f"output_dir={tmp_path}/one")
-    one, two = (tmp_path / name for name in ("one", "two"))
-    assert (one / "metrics.json").read_text() == (two / "metrics.json").read_text()
-    assert (one / "detections.json").read_text() == (two / "detections.json").read_text()
+    call = (*call, *EXTRAS, f"eval_batch_size={batch_size}")
+    r3cnn("evaluate", *call, "trainer.devices=1", f"output_dir={tmp_path}/1")
+    for ranks in "23":
+        r3cnn("evaluate", *call, f"trainer.devices={ranks}", "trainer.strategy=ddp", f"output_dir={tmp_path}/{ranks}")
+        for name in ("metrics.json", "detections.json", "detections_loop1.json", "roi_statistics.json"):
+            assert (tmp_path / "1" / name).read_text() == (tmp_path / ranks / name).read_text(), name
 
 
 @pytest.mark.slow
@@ -48,25 +54,27 @@ def test_further_ranks_of_a_job_in_a_multirun_get_that_job_alone(
 
     def note_call(_: object) -> None:
         command = [str(part) for part in _hydra_subprocess_cmd(1)[0]]
-        calls.append(command[command.index("train") :])
+        calls.append(command[command.index("evaluate") :])
         os.environ["LOCAL_RANK"] = "0"  # as Lightning does
 
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr("r3cnn.cli.train.run", note_call)
+    monkeypatch.setattr("r3cnn.cli.evaluate.run", note_call)
     search = f"hydra.searchpath=[file://{tmp_path}]"
-    cli("train", "-m", "experiment=demo", "seed=3,4", search, f"output_dir={tmp_path}")
+    cli("evaluate", "-m", "checkpoint=last.ckpt", "seed=3,4", search, f"output_dir={tmp_path}")
     assert "LOCAL_RANK" not in os.environ
     for job, call in enumerate(calls):
-        settings = ["experiment=demo", f"seed={3 + job}", f"output_dir={tmp_path}", search]
-        assert call[:6] == ["train", *settings, f'output_dir="{tmp_path}/{job}"']
+        settings = ["checkpoint=last.ckpt", f"seed={3 + job}", f"output_dir={tmp_path}", search]
+        assert call[:6] == ["evaluate", *settings, f'output_dir="{tmp_path}/{job}"']
         assert call[6] == f'hydra.run.dir="{tmp_path}/{job}"'
     assert len(calls) == 2
 
 
 @pytest.mark.slow
-def test_each_job_of_a_multirun_trains_on_two_ranks(tmp_path: Path) -> None:
+def test_each_job_of_a_sweep_trains_on_two_ranks_that_lightning_starts(tmp_path: Path) -> None:
     settings = [*TINY_RUN, "trainer.max_steps=1", "pictures=0", f"output_dir={tmp_path}", *TWO_RANKS]
     r3cnn("train", "-m", *settings, "data.batch_size=2", "seed=0,1")
-    for job in "01":
-        assert json.loads((tmp_path / job / "metrics.json").read_text())["images"] == {"seen": 3, "total": 3}
-        assert "= 0.004 x 4/16 images per step" in (tmp_path / job / "train.log").read_text()
+    jobs = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert len(jobs) == 2
+    for job in jobs:
+        assert json.loads((job / "metrics.json").read_text())["images"] == {"seen": 3, "total": 3}
+        assert "= 0.004 x 4/16 images per step" in (job / "train.log").read_text()

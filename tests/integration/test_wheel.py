@@ -33,6 +33,20 @@ def test_the_wheel_ships_every_configuration(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_ships_the_launchers_where_hydra_looks_for_them(wheel: Path) -> None:
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("hydra_plugins/")}
+    expected = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/hydra_plugins").rglob("*.py")}
+    assert shipped == expected
+    assert "hydra_plugins/__init__.py" not in shipped  # other packages have plugins there too
+
+
+@pytest.mark.slow
+def test_the_wheel_ships_what_the_reports_page_is_made_of(wheel: Path) -> None:
+    names = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "reporting/html/templates" in name}
+    assert names == {"report.html.j2", "report.css", "report.js"}
+
+
+@pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)

@@ -12,8 +12,8 @@ TINY_NETWORK = (
     "experiment=demo",
     "channels=16",
     "rois_per_image=16",
-    "box_head.hidden=32",
-    "mask_head.num_convs=1",
+    "fc_channels=32",
+    "num_mask_convs=1",
     "rpn.train_proposals.per_image=32",
     "rpn.eval_proposals.per_image=16",
 )

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from recordings import Recording, load_recording, recordings_in, split_name
+from recordings import Recording, batch_statistics_in, load_recording, recordings_in, runs_of
+
+if TYPE_CHECKING:
+    from replay_training import Step
+
+pytest.register_assert_rewrite("checks", "selection", "replay", "replay_training", "training_tests")
+
+QUICK = ("mask_rcnn", "htc", "r3cnn_naive")  # the networks of `make test`
+MAIN_RUNS = ("roi_test", "train_given", "train")
 
 
 @pytest.fixture(scope="session")
@@ -18,44 +27,65 @@ def recording(golden: Path, name: str) -> Recording:
     return load_recording(golden, name)
 
 
+@pytest.fixture
+def step(recording: Recording, run: str) -> Step:
+    from replay_training import train_step  # after its assertions are registered
+
+    return train_step(recording, run)
+
+
 def golden_folder(config: pytest.Config) -> Path:
-    return Path(config.getoption("--golden")).resolve()
+    folder = Path(config.getoption("--golden")).resolve()
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--golden: {folder} is no folder")
+    return folder
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per recorded network, or per network and recorded run; what goes beyond the main runs is slow."""
-    if "name" not in metafunc.fixturenames:
+    """One test per recorded network, or per network and recorded run; `make test` takes the main ones of three."""
+    wanted, folder = metafunc.fixturenames, golden_folder(metafunc.config)
+    if "statistics_name" in wanted:
+        names = batch_statistics_in(folder)
+        metafunc.parametrize("statistics_name", [pytest.param(name, marks=pytest.mark.slow) for name in names])
+    if "name" not in wanted:
         return
-    folder = golden_folder(metafunc.config)
     names = recordings_in(folder)
-    assert names, f"no recordings in {folder}"
-    run_kind = next((kind for kind in RUNS if kind in metafunc.fixturenames), None)
-    if run_kind is None:
-        metafunc.parametrize("name", [pytest.param(name, marks=marks_of(name, None)) for name in names])
+    if not names:
+        raise pytest.UsageError(f"--golden: no recordings in {folder}")
+    if hasattr(metafunc.module, "NETWORKS"):
+        names = [name for name in names if Path(name).name in metafunc.module.NETWORKS]
+    if "run" not in wanted:
+        metafunc.parametrize("name", [pytest.param(name, marks=marks_of(name, "train")) for name in names])
         return
-    pairs = [(name, run) for name in names for run in RUNS[run_kind](load_recording(folder, name))]
+    kind = metafunc.cls.RUNS if metafunc.cls else "eval"
+    pairs = [(name, run) for name in names for run in runs_of(load_recording(folder, name), kind)]
     params = [pytest.param(name, run, marks=marks_of(name, run), id=f"{name}-{run}") for name, run in pairs]
-    metafunc.parametrize(("name", run_kind), params)
+    metafunc.parametrize(("name", "run"), params)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one network behind one another, so that few networks are in memory at a time."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents and hasattr(item, "callspec")]
-    names = {id(item): item.callspec.params.get("name", "") for item in here}
-    in_order = iter(sorted(here, key=lambda item: (str(item.path), names[id(item)])))
-    items[:] = [next(in_order) if id(item) in names else item for item in items]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of one network behind one another, and of one run: only one is in memory at a time.
+
+    What a folder has no recording for is no test, rather than a skipped one.
+    """
+    empty = [item for item in items if is_here(item) and has_no_parameters(item)]
+    config.hook.pytest_deselected(items=empty)
+    items[:] = [item for item in items if item not in empty]
+    here = [item for item in items if is_here(item) and hasattr(item, "callspec")]
+    places = {id(item): [item.callspec.params.get(key, "") for key in ("name", "run")] for item in here}
+    in_order = iter(sorted(here, key=lambda item: (str(item.path), *places[id(item)])))
+    items[:] = [next(in_order) if id(item) in places else item for item in items]
 
 
-RUNS = {
-    "eval_run": lambda recording: sorted({key.split("/")[0] for key in recording.manifest["roi_test"]}),
-    "given_run": lambda recording: [run for run in recording.manifest["train"] if run.startswith("train_given")],
-    # `iof` recordings switch on a rule that no configuration of the paper uses, and that does not exist here.
-    "whole_run": lambda recording: [
-        run for run in recording.manifest["train"] if not run.startswith("train_given") and "iof" not in run
-    ],
-}
+def is_here(item: pytest.Item) -> bool:
+    return Path(__file__).parent in item.path.parents
 
 
-def marks_of(name: str, run: str | None) -> list[pytest.MarkDecorator]:
-    is_main = split_name(name)[1] is None and run in (None, "roi_test", "train_given", "train")
-    return [] if is_main else [pytest.mark.slow]
+def has_no_parameters(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("skip")
+    return marker is not None and str(marker.kwargs.get("reason", "")).startswith("got empty parameter set")
+
+
+def marks_of(name: str, run: str) -> list[pytest.MarkDecorator]:
+    is_quick = Path(name).name in QUICK and run in MAIN_RUNS
+    return [] if is_quick else [pytest.mark.slow]

@@ -1,56 +1,88 @@
-"""Recordings of the original implementation, and this implementation loaded with the same weights."""
+"""Recordings of the original implementation: their files, inputs and weights."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from r3cnn.cli.configs import plain, register_resolvers
-from r3cnn.detector import RCNN
-from r3cnn.interop.mmdetection import from_mmdetection
-from r3cnn.ops.boxes import image_limits
-from r3cnn.ops.sampling import BalancedSampler
-from r3cnn.roi.training_rois import BatchTargets
-from r3cnn.structures import InstanceMasks, Rois, Size, Target
-from r3cnn.training.checkpoint import build_model
+from r3cnn.structures import InstanceMasks, Size, Target
 
-HERE = Path(__file__).parent
-DEFAULT = HERE / "golden" / "seed0"
-KEYS = HERE / "golden" / "keys"
-CONF = HERE.parents[1] / "conf"
-# The experiment of each recorded network, and what the variants of a network override.
-SYSTEMS = {"mask_rcnn": "mask_rcnn", "htc": "htc", "r3cnn_naive": "r3cnn_naive"}
-VARIANTS = {
-    "Lt1": "recursion=r3cnn_1_loop",
-    "Lt2": "recursion=r3cnn_2_loops",
-    "Lt4": "recursion=r3cnn_4_loops",
-    "dec": "recursion=r3cnn_decreasing",
-}
-EVERYTHING = 100_000  # the original's samplers were set to this, so that nothing was random
+COPY = Path(__file__).parent / "golden"  # what belongs to all seeds, where a folder does not bring its own
+SYSTEMS = (
+    "mask_rcnn",
+    "htc",
+    "r3cnn_naive",
+    "r3cnn_advanced",
+    "mask_rcnn_groie",
+    "r3cnn_advanced_groie",
+    "mask_rcnn_gcnet",
+    "htc_gcnet",
+    "r3cnn_advanced_gcnet",
+    "mask_rcnn_dcn",
+    "htc_dcn",
+    "r3cnn_advanced_dcn",
+)
+# The experiment of each variant of the naive network.
+VARIANTS = {"Lt1": "1_loop", "Lt2": "2_loops", "Lt4": "4_loops", "dec": "decreasing"}
+# Files that are no recording of a network. Of these, `experiments` holds figures that a text quotes, and `noise` is
+# read from the repository's copy alone: a folder cannot widen its own tolerances. Tests of their own read the others.
+SHARED = ("weights_check", "pipeline", "lr_schedule", "params", "noise", "experiments")
+BATCH_STATISTICS = "_trainBN_features"
 
 
-def recordings_in(folder: Path) -> list[str]:
-    """Names of the recorded runs of all networks that exist here."""
-    names = [path.stem for path in sorted(folder.glob("*.json"))]
-    return [name for name in names if split_name(name)[0] in SYSTEMS]
+def names_in(golden: Path) -> list[str]:
+    """Recordings in a folder and in its direct subfolders, as paths without suffix; known or not."""
+    folders = [golden, *sorted(path for path in golden.iterdir() if path.is_dir() and path.name != "keys")]
+    files = [path for folder in folders for path in (*folder.glob("*.json"), *folder.glob("*.npz"))]
+    return sorted({path.with_suffix("").relative_to(golden).as_posix() for path in files if path.stem not in SHARED})
+
+
+def recordings_in(golden: Path) -> list[str]:
+    """Recorded runs of networks that are known."""
+    return [name for name in names_in(golden) if is_known(Path(name).name) and (golden / f"{name}.npz").exists()
+            and (golden / f"{name}.json").exists()]  # fmt: skip
+
+
+def batch_statistics_in(golden: Path) -> list[str]:
+    """Recorded features of networks whose batch normalisation is in training mode."""
+    names = [name for name in names_in(golden) if name.endswith(BATCH_STATISTICS)]
+    return [name for name in names if Path(name).name.removesuffix(BATCH_STATISTICS) in SYSTEMS]
+
+
+def is_known(name: str) -> bool:
+    system, _, variant = name.rpartition("_")
+    return name in SYSTEMS or (system in SYSTEMS and variant in VARIANTS)
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """``r3cnn_naive_Lt4`` -> (``r3cnn_naive``, ``Lt4``)."""
-    head, _, tail = name.rpartition("_")
-    return (head, tail) if tail in VARIANTS else (name, None)
+    """``r3cnn_naive_Lt4`` -> (``r3cnn_naive``, ``Lt4``).
+
+    Raises:
+        ValueError: If there is no such network or variant.
+    """
+    if name in SYSTEMS:
+        return name, None
+    if not is_known(name):
+        raise ValueError(f"recording {name!r}: no such network (known: {', '.join(SYSTEMS)}) or variant of one")
+    system, _, variant = name.rpartition("_")
+    return system, variant
 
 
-@dataclass(frozen=True)
+def experiment_of(name: str) -> str:
+    system, variant = split_name(name)
+    return f"{system}_{VARIANTS[variant]}" if variant else system
+
+
+@dataclass(frozen=True, eq=False)
 class Recording:
     """One recorded run with its inputs."""
 
@@ -64,15 +96,23 @@ class Recording:
     def seed(self) -> int:
         return self.manifest["seed"]
 
-    @property
+    @cached_property
     def inputs(self) -> dict:
         return self.rule.inputs(self.seed)
+
+    @cached_property
+    def images(self) -> Tensor:
+        return torch.from_numpy(self.inputs["img"])
 
     @property
     def sizes(self) -> list[Size]:
         return [tuple(shape[:2]) for shape in self.inputs["img_shape"]]
 
     @property
+    def image_numbers(self) -> range:
+        return range(len(self.sizes))
+
+    @cached_property
     def targets(self) -> list[Target]:
         given = self.inputs
         return [
@@ -80,8 +120,17 @@ class Recording:
             for boxes, labels, masks in zip(given["gt_bboxes"], given["gt_labels"], given["gt_masks"], strict=True)
         ]
 
+    @property
+    def targets_with_crowds(self) -> list[Target]:
+        regions = [torch.from_numpy(boxes) for boxes in self.inputs["gt_bboxes_ignore"]]
+        return [replace(target, crowds=boxes) for target, boxes in zip(self.targets, regions, strict=True)]
+
     def tensor(self, key: str) -> Tensor:
         return torch.from_numpy(self.arrays[key])
+
+    def per_image(self, pattern: str) -> list[Tensor]:
+        """The array of every image; the pattern holds ``{}`` for its number."""
+        return [self.tensor(pattern.format(image)) for image in self.image_numbers]
 
     def sampled(self, values: Tensor) -> Tensor:
         """The strided sample in which large tensors were recorded."""
@@ -89,61 +138,62 @@ class Recording:
 
 
 @cache
-def load_recording(folder: Path, name: str) -> Recording:
-    rule_path = next(path for path in (folder / "weights.py", folder.parent / "weights.py") if path.exists())
-    spec = importlib.util.spec_from_file_location(f"weights_of_{folder.name}", rule_path)
+def load_recording(golden: Path, name: str) -> Recording:
+    path = golden / name
+    manifest = json.loads(path.with_name(f"{path.name}.json").read_text())
+    with np.load(path.with_name(f"{path.name}.npz")) as arrays:
+        return Recording(path.name, path.parent, manifest, dict(arrays), rule_of(path.parent, manifest["seed"]))
+
+
+@cache
+def rule_of(folder: Path, seed: int) -> ModuleType:
+    """The weight and input rule of recordings.
+
+    Raises:
+        ValueError: If it has no inputs for their seed.
+    """
+    rule = load_rule(find_shared(folder, "weights.py"))
+    if not knows(rule, seed):
+        raise ValueError(
+            f"{rule.__file__} has no inputs for seed {seed} of the recordings in {folder}: "
+            "the weights.py that they were made with must stand there or in the folder above"
+        )
+    return rule
+
+
+def knows(rule: ModuleType, seed: int) -> bool:
+    try:
+        return bool(rule.inputs(seed))
+    except KeyError:
+        return False
+
+
+@cache
+def load_rule(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"weights_in_{path.parent.name}", path)
     rule = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(rule)
-    with np.load(folder / f"{name}.npz") as arrays:
-        return Recording(name, folder, json.loads((folder / f"{name}.json").read_text()), dict(arrays), rule)
+    return rule
 
 
-@lru_cache(maxsize=1)
-def load_weights(folder: Path, system: str) -> dict[str, Tensor]:
-    recording = load_recording(folder, system)
-    keys = json.loads((KEYS / f"{system}.json").read_text())
-    return from_mmdetection(recording.rule.state_dict(keys, recording.seed))
+def find_shared(folder: Path, name: str) -> Path:
+    """A file that belongs to all seeds: in the folder, in the one above, else the repository's copy."""
+    candidates = (folder / name, folder.parent / name, COPY / name)
+    return next(path for path in candidates if path.exists())
 
 
-@lru_cache(maxsize=2)
-def load_model(folder: Path, name: str) -> RCNN:
-    """The experiment's network with the recording's weights, in evaluation mode."""
-    system, variant = split_name(name)
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [f"experiment={SYSTEMS[system]}", *([VARIANTS[variant]] if variant else [])]
-        config = compose("train", overrides=overrides)
-    model = build_model(plain(config.model), trusted=None)
-    model.load_state_dict(load_weights(folder, system))
-    model.roi_heads.sampler = BalancedSampler(EVERYTHING, model.roi_heads.sampler.positive_fraction)
-    model.rpn.sampler = BalancedSampler(EVERYTHING, model.rpn.sampler.positive_fraction)
-    cap = load_recording(folder, name).manifest["train_rpn_proposals_cap"]
-    model.rpn.train_proposals = replace(model.rpn.train_proposals, per_image=cap)
-    return model.eval()
+def keys_of(folder: Path, system: str) -> list:
+    """``[key, shape, dtype]`` of every entry of a network's state dict, under the original's names."""
+    return json.loads(find_shared(folder, f"keys/{system}.json").read_text())
 
 
-@lru_cache(maxsize=2)
-def load_features(folder: Path, name: str) -> tuple[Tensor, ...]:
-    """Pyramid levels of both images in one batch, without gradient."""
-    recording = load_recording(folder, name)
-    with torch.no_grad():
-        return tuple(load_model(folder, name).features(torch.from_numpy(recording.inputs["img"])))
+def runs_of(recording: Recording, kind: str) -> list[str]:
+    """Recorded runs of a kind: ``eval``, ``given`` (training on given proposals) or ``whole`` (whole detector)."""
+    if kind == "eval":
+        return unique(key.split("/")[0] for key in recording.manifest["roi_test"])
+    runs = recording.manifest["train"]
+    return [run for run in runs if run.startswith("train_given") == (kind == "given")]
 
 
-def one_image(features: tuple[Tensor, ...], image: int) -> list[Tensor]:
-    return [level[image : image + 1] for level in features]
-
-
-def as_rois(boxes: list[Tensor]) -> Rois:
-    """Slots for boxes (n, 4) of each image, the shorter lists padded."""
-    padded = torch.nn.utils.rnn.pad_sequence(boxes, batch_first=True)
-    counts = torch.tensor([len(b) for b in boxes])
-    return Rois(padded, torch.arange(padded.shape[1]) < counts[:, None])
-
-
-def limits_of(sizes: list[Size]) -> Tensor:
-    return image_limits(sizes, torch.device("cpu"))
-
-
-def batch_targets(recording: Recording) -> BatchTargets:
-    return BatchTargets.of(recording.targets)
+def unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,145 +1,137 @@
-"""Inference equals the original's: every stage fed with what was recorded before it, whole chains as sets.
-
-Each tolerance is four times what the original moved by when only its kernels or thread count changed (``noise.json``).
-"""
+"""Inference equals the original's: every stage is fed with what was recorded before it."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import numpy as np
 import pytest
 import torch
-from recordings import Recording, as_rois, limits_of, load_features, load_model, one_image
+from checks import assert_close, assert_recorded, assert_statistics
+from networks import limits_of, load_features, load_model
+from recordings import Recording
+from replay import configure, detections_without_masks, replay_loops, replay_masks, scale_of
+from selection import assert_same_detections, assert_same_proposals, detection_candidates
+from tolerances import DELTAS, FEATURES, LOGITS, MASK_IOU, MASK_LOGITS, MASKS, POOLED, RPN_DELTAS, RPN_LOGITS, refined
 from torch import Tensor
 
-from r3cnn.detector import RCNN
-from r3cnn.roi.training_rois import Samples
-from r3cnn.structures import Detections
-
-C_TO_P = 4 * 6.7e-6  # features of backbone and pyramid
-RPN_LOGITS, RPN_DELTAS = 4 * 2.7e-5, 4 * 4.4e-6
-ROI_FEATURES, LOGITS, DELTAS = 4 * 1.1e-5, 4 * 7e-5, 4 * 1.5e-5  # of one loop from recorded RoIs
-REFINED = 4 * 1.4e-4  # pixels, after one loop
-MASKS = 4 * 2.3e-4  # merged probabilities
-# A box and its score after the last loop; the error grows from loop to loop.
-DETECTIONS = {1: 4 * 6.5e-4, 2: 4 * 1.4e-3, 3: 4 * 1.7e-3, 4: 4 * 6e-3, 5: 4 * 2.7e-2}
-IMAGES = (0, 1)
+from r3cnn.evaluation.paste import paste_and_encode
+from r3cnn.ops.fusion import fuse_scores
 
 
-def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
-
-
-def loops_of(recording: Recording, run: str) -> int:
-    return int(recording.manifest["roi_test"][f"{run}/img0"]["n_bbox_calls"])
-
-
-def configure(model: RCNN, run: str, loops: int) -> None:
-    """Evaluation loops and score fusion of a recorded run; a single head is repeated."""
-    schedule = model.schedule
-    heads = schedule.heads if loops == len(schedule.heads) else [0] * loops
-    model.roi_heads.schedule = type(schedule)(
-        **{**vars(schedule), "eval_heads": heads, "score_fusion": "max" if run.endswith("maxcls") else "mean_logits"}
+@torch.no_grad()
+def test_backbone_and_pyramid_features_equal(recording: Recording) -> None:
+    maps = load_model(recording).backbone(recording.images)
+    named = {f"c{level}": values for level, values in enumerate(maps, start=2)}
+    named |= {f"p{level}": values for level, values in enumerate(load_features(recording), start=2)}
+    assert_recorded(
+        recording, "feat/c", {key[1:]: (values, FEATURES) for key, values in named.items() if key[0] == "c"}
     )
-
-
-@torch.no_grad()
-def test_backbone_and_pyramid_features_equal(golden: Path, recording: Recording) -> None:
-    model = load_model(golden, recording.name)
-    maps = model.backbone(torch.from_numpy(recording.inputs["img"]))
-    levels = load_features(golden, recording.name)
-    named = {f"c{i + 2}": x for i, x in enumerate(maps)} | {f"p{i + 2}": x for i, x in enumerate(levels)}
+    assert_recorded(
+        recording, "feat/p", {key[1:]: (values, FEATURES) for key, values in named.items() if key[0] == "p"}
+    )
     for key, values in named.items():
-        assert_close(recording.sampled(values), recording.tensor(f"feat/{key}_sample"), C_TO_P)
-        expected = recording.manifest["features"][key]
-        assert list(values.shape) == expected["shape"]
-        assert float(values.mean()) == pytest.approx(expected["mean"], abs=C_TO_P)
-        assert float(values.abs().max()) == pytest.approx(expected["absmax"], abs=C_TO_P)
+        assert_statistics(values, recording.manifest["features"][key], FEATURES, key)
 
 
 @torch.no_grad()
-def test_rpn_outputs_equal(golden: Path, recording: Recording) -> None:
-    logits, deltas = load_model(golden, recording.name).rpn.head(load_features(golden, recording.name))
-    for level in range(5):
-        assert_close(recording.sampled(logits[level]), recording.tensor(f"feat/rpn_cls{level}_sample"), RPN_LOGITS)
-        assert_close(recording.sampled(deltas[level]), recording.tensor(f"feat/rpn_reg{level}_sample"), RPN_DELTAS)
+def test_rpn_outputs_equal(recording: Recording) -> None:
+    logits, deltas = load_model(recording).rpn.head(load_features(recording))
+    ours = {f"cls{level}": (values, RPN_LOGITS) for level, values in enumerate(logits)}
+    ours |= {f"reg{level}": (values, RPN_DELTAS) for level, values in enumerate(deltas)}
+    assert_recorded(recording, "feat/rpn_", ours)
+    for key, (values, tolerance) in ours.items():
+        assert_statistics(values, recording.manifest["features"][f"rpn_{key}"], tolerance, key)
 
 
 @torch.no_grad()
-def test_proposals_equal_as_sets(golden: Path, recording: Recording) -> None:
-    features = load_features(golden, recording.name)
-    rois = load_model(golden, recording.name).rpn.propose(features, recording.sizes)
-    for image in IMAGES:
-        expected = recording.tensor(f"rpn_test/img{image}_proposals")[:, :4]
-        found = rois.boxes[image][rois.valid[image]]
-        distance = (found[:, None] - expected[None]).abs().amax(dim=-1)
-        assert len(found) == len(expected)
-        assert int((distance.amin(dim=0) > 0.01).sum()) == 0
-        assert int((distance.amin(dim=1) > 0.01).sum()) == 0
+def test_proposals_equal_as_sets(recording: Recording) -> None:
+    model, features = load_model(recording), load_features(recording)
+    found = model.rpn.propose(features, recording.sizes)
+    recorded = recording.per_image("rpn_test/img{}_proposals")
+    limits = limits_of(recording.sizes)
+    assert_same_proposals(model.rpn, features, found, limits, model.rpn.eval_proposals, recorded)
 
 
 @torch.no_grad()
-def test_each_loop_equals_from_the_rois_recorded_before_it(golden: Path, recording: Recording, eval_run: str) -> None:
-    model, features = load_model(golden, recording.name), load_features(golden, recording.name)
-    checked = 0
-    for key in recording.arrays:
-        match = re.fullmatch(rf"{eval_run}/img(\d)/stage(\d)_rois", key)
-        if not match:
-            continue
-        run, image, loop = eval_run, int(match[1]), int(match[2])
-        configure(model, run, loops_of(recording, run))
-        head = model.schedule.eval_heads[loop]
+def test_each_loop_equals_from_the_rois_recorded_before_it(recording: Recording, run: str) -> None:
+    for image in recording.image_numbers:
+        prefix = f"{run}/img{image}"
+        manifest, loops = recording.manifest["roi_test"][prefix], replay_loops(recording, run, image)
+        assert len(loops.outputs) == manifest["n_bbox_calls"]
+        for loop, (entering, output, pooled) in enumerate(zip(*vars(loops).values(), strict=True)):
+            rois = torch.cat([torch.zeros(len(entering), 1), entering], dim=1)  # (R, 5), the first column is the image
+            ours = {
+                "rois": (rois, 0.0 if loop == 0 else refined(recording.sizes)),
+                "roifeat": (pooled, POOLED),
+                "cls_logits": (output.box.logits, LOGITS),
+                "bbox_pred": (output.box.deltas, DELTAS),
+            }
+            assert_recorded(recording, f"{prefix}/stage{loop}_", ours)
+            for name, ours_name in (("roifeat", "roifeat"), ("cls", "cls_logits"), ("reg", "bbox_pred")):
+                assert_statistics(
+                    ours[ours_name][0], manifest[f"stage{loop}_{name}"], ours[ours_name][1], f"{prefix} {name}"
+                )
+
+
+@torch.no_grad()
+def test_fused_scores_equal_and_detections_equal_as_sets(recording: Recording, run: str) -> None:
+    model = configure(load_model(recording), recording, run)
+    pixels = refined(recording.sizes)
+    for image in recording.image_numbers:
+        prefix = f"{run}/img{image}"
+        outputs = replay_loops(recording, run, image).outputs
+        probabilities = fuse_scores([output.box.logits for output in outputs], model.schedule.score_fusion)
+        ours = probabilities.log()
+        first = recording.tensor(f"{prefix}/merged_cls_logits_first64")
+        assert_close(ours[: len(first)], first.log_softmax(dim=-1), 2 * LOGITS, f"{prefix} fused scores")
         limits = limits_of([recording.sizes[image]])
-        output = model.roi_heads.run_loops(
-            one_image(features, image),
-            as_rois([recording.tensor(key)[:, 1:]]),
-            limits,
-            [head],
-            lambda _, rois: Samples.unlabelled(rois),
-        )[0]
-        prefix = key.removesuffix("_rois")
-        pooled = model.roi_heads.box_extractor(one_image(features, image), output.rows)
-        assert_close(recording.sampled(pooled), recording.tensor(f"{prefix}_roifeat_sample"), ROI_FEATURES)
-        assert_close(output.box.logits[:32], recording.tensor(f"{prefix}_cls_logits_first32"), LOGITS)
-        deltas = f"{prefix}_bbox_pred" if f"{prefix}_bbox_pred" in recording.arrays else f"{prefix}_bbox_pred_first32"
-        expected = recording.tensor(deltas)
-        assert_close(output.box.deltas[: len(expected)], expected, DELTAS)
-        after = f"{run}/img{image}/stage{loop + 1}_rois"
-        if after in recording.arrays:
-            assert_close(output.refined.boxes[0], recording.tensor(after)[:, 1:], REFINED)
-        checked += 1
-    assert checked >= len(IMAGES)
+        detections = detections_without_masks(model, recording, outputs, image)
+        outcome = detection_candidates(model.roi_heads, outputs[-1], probabilities, limits, pixels)
+        assert_same_detections(outcome, detections, recording, prefix, scale_of(recording, run, image))
+        assert_counts(recording, prefix)
+
+
+def assert_counts(recording: Recording, prefix: str) -> None:
+    """What the manifest says about a list of detections that was just compared."""
+    manifest, boxes = recording.manifest["roi_test"][prefix], recording.arrays[f"{prefix}/det_bboxes"]
+    assert len(boxes) == manifest["n_det"]
+    assert len(np.unique(recording.arrays[f"{prefix}/det_labels"])) == manifest["n_det_labels"]
+    if len(boxes):
+        assert boxes[:, 4].max() == pytest.approx(manifest["score_max"])
+        assert boxes[:, 4].min() == pytest.approx(manifest["score_min"])
 
 
 @torch.no_grad()
-def test_detections_and_masks_equal_as_sets(golden: Path, recording: Recording, eval_run: str) -> None:
-    model, features = load_model(golden, recording.name), load_features(golden, recording.name)
-    loops = loops_of(recording, eval_run)
-    configure(model, eval_run, loops)
-    for image in IMAGES:
-        first = recording.manifest["roi_test_first_n_proposals"]
-        rois = as_rois([recording.tensor(f"rpn_test/img{image}_proposals")[:first, :4]])
-        limits = limits_of([recording.sizes[image]])
-        found = model.roi_heads.detect(one_image(features, image), rois, limits)[0]
-        match_detections(recording, f"{eval_run}/img{image}", found, DETECTIONS[loops])
+def test_masks_of_the_recorded_detections_equal(recording: Recording, run: str) -> None:
+    model = configure(load_model(recording), recording, run)
+    for image in recording.image_numbers:
+        prefix = f"{run}/img{image}"
+        manifest, masks = recording.manifest["roi_test"][prefix], replay_masks(model, recording, run, image)
+        assert len(masks.logits) == manifest["n_mask_calls"]
+        for loop, logits in enumerate(masks.logits):
+            assert_recorded(recording, f"{prefix}/mask_loop{loop}_", {"logits": (logits, MASK_LOGITS)})
+            assert_statistics(logits, manifest[f"mask_loop{loop}_logits"], MASK_LOGITS, f"{prefix} mask loop {loop}")
+        assert_recorded(recording, f"{prefix}/mask28_", {"": (masks.predicted.probabilities, MASKS)})
+        check_pasted_areas(recording, run, image, masks.predicted.probabilities)
+        assert len(masks.ious) == manifest["n_iou_calls"]
+        if masks.ious:
+            check_mask_scores(recording, prefix, masks.ious[0], masks.predicted.scores)
 
 
-def match_detections(recording: Recording, prefix: str, found: Detections, tolerance: float) -> None:
-    """Each recorded detection has a partner of the same label, box, score and mask."""
-    expected, labels = recording.tensor(f"{prefix}/det_bboxes"), recording.tensor(f"{prefix}/det_labels")
-    boxes = expected[:, :4] * torch.tensor(scale_of(prefix))
-    assert len(found) == len(expected)
-    distance = (found.boxes[None] - boxes[:, None]).abs().amax(dim=-1)  # (recorded, found)
-    distance = distance + 1e6 * (found.labels[None] != labels[:, None])
-    distance = torch.maximum(distance, (found.scores[None] - expected[:, None, 4]).abs())
-    best, partner = distance.min(dim=1)
-    assert float(best.max()) < tolerance
-    assert len(partner.unique()) == len(partner)
-    masks = recording.tensor(f"{prefix}/mask28_top20")
-    assert_close(found.masks[partner[: len(masks)]], masks, MASKS * max(1.0, tolerance / DETECTIONS[3]))
+def check_pasted_areas(recording: Recording, run: str, image: int, probabilities: Tensor) -> None:
+    """Pixels whose probability is one half up to rounding may count or not."""
+    prefix = f"{run}/img{image}"
+    boxes = recording.tensor(f"{prefix}/det_bboxes")[:, :4]
+    size = tuple(recording.manifest["roi_test"][prefix]["mask_image_shape"])
+    recorded = recording.arrays[f"{prefix}/pasted_mask_areas"]
+    least, most = (paste_and_encode(probabilities + move, boxes, size).areas for move in (-MASKS, MASKS))
+    assert len(recorded) == len(least)
+    assert (least <= recorded).all()
+    assert (recorded <= most).all()
 
 
-def scale_of(prefix: str) -> list[float]:
-    """What the boxes of a run were divided by."""
-    return [1.6, 1.5, 1.6, 1.5] if prefix.startswith("roi_test_rescale") else [1.0] * 4
+def check_mask_scores(recording: Recording, prefix: str, ious: Tensor, scores: Tensor) -> None:
+    own = ious.gather(1, recording.tensor(f"{prefix}/det_labels")[:, None])[:, 0]
+    assert_close(own, recording.tensor(f"{prefix}/mask_iou_pred"), MASK_IOU, f"{prefix} mask IoU")
+    assert_close(scores, recording.tensor(f"{prefix}/mask_scores"), MASK_IOU, f"{prefix} mask scores")
+    statistics = recording.manifest["roi_test"][prefix]["mask_iou_all_classes_sample"]
+    assert_statistics(ious, statistics, MASK_IOU, f"{prefix} mask IoU of all classes")

@@ -31,10 +31,11 @@ R3: dict[str, object] = {
         ({"heads": [0, 0, 2]}, "without a gap"),
         ({"heads": [0, 0, -1]}, "got -1"),
         ({"eval_heads": [0, 1]}, "eval_heads names head 1"),
-        ({"delta_stds": [[0.1, 0.1, 0.2, 0.2]] * 2}, "delta_stds has 2 entries, there are 1 heads"),
+        ({"delta_stds": [[0.1, 0.1, 0.2, 0.2]] * 2}, "delta_stds has 2 entries, there are 1 heads: one for all"),
         ({"delta_stds": [[0.1, 0.1, 0.2]]}, "four positive numbers"),
         ({"mask_feedback": "sometimes"}, "mask_feedback must be one of"),
         ({"score_fusion": "median"}, "score_fusion must be one of"),
+        ({"mask_fusion": "mean"}, "mask_fusion must be one of"),
     ],
 )
 def test_impossible_schedules_are_refused_by_name(change: dict[str, object], message: str) -> None:
@@ -44,21 +45,46 @@ def test_impossible_schedules_are_refused_by_name(change: dict[str, object], mes
 
 def test_released_feedback_is_absent_from_training_of_one_head() -> None:
     released = LoopSchedule(**R3)
-    assert released.feedback_heads_before(2, training=True) == ()
-    assert released.feedback_heads_before(2, training=False) == (0, 0)
+    assert released.feedback_heads_before(2) == ()
+    assert released.has_feedback
 
 
-def test_trained_feedback_chains_the_loops_before_in_both_modes() -> None:
+def test_trained_feedback_chains_the_loops_before_in_training() -> None:
     trained = LoopSchedule(**(R3 | {"mask_feedback": "trained"}))
-    assert trained.feedback_heads_before(2, training=True) == (0, 0)
-    assert trained.feedback_heads_before(2, training=False) == (0, 0)
+    assert trained.feedback_heads_before(2) == (0, 0)
 
 
 def test_released_feedback_of_a_cascade_chains_the_heads_before() -> None:
     three = {"heads": [0, 1, 2], "eval_heads": [0, 1, 2], "delta_stds": R3["delta_stds"] * 3, "feedback_heads": [1, 2]}
-    assert LoopSchedule(**(R3 | three)).feedback_heads_before(2, training=True) == (0, 1)
+    assert LoopSchedule(**(R3 | three)).feedback_heads_before(2) == (0, 1)
 
 
 def test_feedback_that_is_off_chains_nothing() -> None:
     off = LoopSchedule(**(R3 | {"mask_feedback": "off"}))
-    assert off.feedback_heads_before(2, training=False) == ()
+    assert off.feedback_heads_before(2) == ()
+    assert not off.has_feedback
+
+
+@pytest.mark.parametrize(
+    ("heads", "eval_heads", "expected"),
+    [
+        ([0], [0], (0,)),
+        ([0], [0, 0], (0,)),
+        ([0, 0, 0], [0], (0,)),
+        ([0, 0, 1], [0, 0, 1], (0, 1)),
+        ([0, 1, 1], [0, 1, 1], (1,)),
+        ([0, 1, 2], [0, 1, 2], (1, 2)),
+    ],
+)
+def test_heads_that_run_after_the_first_loop_own_a_feedback_convolution(
+    heads: list[int], eval_heads: list[int], expected: tuple[int, ...]
+) -> None:
+    loops = {"iou_thresholds": [0.5] * len(heads), "loss_weights": [1.0] * len(heads)}
+    change = {"heads": heads, "eval_heads": eval_heads, "feedback_heads": None, **loops}
+    assert LoopSchedule(**(R3 | change)).feedback_heads == expected
+
+
+def test_one_row_of_deviations_serves_all_heads() -> None:
+    three = LoopSchedule(**(R3 | {"heads": [0, 1, 2], "delta_stds": [[0.1, 0.1, 0.2, 0.2]]}))
+    assert three.delta_stds == ((0.1, 0.1, 0.2, 0.2),) * 3
+    assert three.num_heads == 3

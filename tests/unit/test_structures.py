@@ -35,10 +35,10 @@ def test_a_batch_gives_back_what_went_in() -> None:
         assert target.masks.largest == given.target.masks.largest
 
 
-def test_a_batch_travels_as_five_tensors_whatever_it_holds() -> None:
+def test_a_batch_travels_as_six_tensors_whatever_it_holds() -> None:
     for examples in (EXAMPLES, EXAMPLES[:1], EXAMPLES[1:2]):
         batch = Batch.of(examples)
-        assert sum(isinstance(value, torch.Tensor) for value in vars(batch).values()) == 5
+        assert sum(isinstance(value, torch.Tensor) for value in vars(batch).values()) == 6
         assert torch.equal(batch.to("cpu").pixels, batch.pixels)
 
 

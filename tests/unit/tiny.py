@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,13 +10,16 @@ from torch import Tensor
 
 from r3cnn.backbones import FPN, ResNet
 from r3cnn.detector import RCNN
+from r3cnn.layers.attention import RelativePositionAttention
 from r3cnn.ops.matching import Matcher
 from r3cnn.ops.sampling import BalancedSampler
-from r3cnn.roi.box_heads import SharedFCBoxHead
-from r3cnn.roi.extractors import SingleLevelRoIExtractor
+from r3cnn.roi.box_heads import BoxHead, NonLocalBoxHead, SharedFCBoxHead
+from r3cnn.roi.extractors import GRoIEExtractor, SingleLevelRoIExtractor
 from r3cnn.roi.heads import RoIHeads
 from r3cnn.roi.inference import DetectionSettings
+from r3cnn.roi.mask_branch import MaskBranch
 from r3cnn.roi.mask_heads import FCNMaskHead
+from r3cnn.roi.mask_iou_heads import BoxScores, MaskIoUHead
 from r3cnn.rpn import RPN, AnchorGenerator
 from r3cnn.rpn.rpn import ProposalSettings
 from r3cnn.schedule import LoopSchedule
@@ -45,20 +49,81 @@ def schedule(
     )
 
 
-def model(loops: LoopSchedule, *, static: bool | None = None, count: int = 100_000, agnostic: bool = True) -> RCNN:
-    """A detector with random weights, a function of the shapes alone; by default nothing is sampled away."""
+def mask_iou_head() -> MaskIoUHead:
+    """A mask-IoU head with small kernels."""
+    return MaskIoUHead(
+        in_channels=CHANNELS,
+        roi_size=14,
+        num_classes=CLASSES,
+        num_convs=2,
+        widths=(8, 4),
+        kernel_size=3,
+        reduction=2,
+        logit_threshold=0.5,
+        loss_weight=0.5,
+    )
+
+
+def box_head(agnostic: bool, *, is_advanced: bool) -> Callable[[], BoxHead]:
+    """Makes box heads, with small kernels if they are advanced ones."""
+    if not is_advanced:
+        return partial(SharedFCBoxHead, CHANNELS, 7, CLASSES, agnostic, 16)
+    return partial(
+        NonLocalBoxHead,
+        in_channels=CHANNELS,
+        roi_size=7,
+        num_classes=CLASSES,
+        class_agnostic=agnostic,
+        widths=(8, 4),
+        kernel_size=3,
+        reduction=2,
+    )
+
+
+def all_levels(size: int) -> GRoIEExtractor:
+    """Pools from all levels, with attention that is not switched off."""
+    extractor = GRoIEExtractor(
+        in_channels=CHANNELS,
+        output_size=size,
+        strides=(4, 8, 16, 32),
+        sampling_ratio=2,
+        kernel_size=3,
+        attention=partial(RelativePositionAttention, heads=2, key_stride=2, wave_length=1000.0, transposed_y=True),
+    )
+    torch.nn.init.constant_(extractor.attention.gamma, 0.5)
+    return extractor
+
+
+def model(
+    loops: LoopSchedule,
+    *,
+    static: bool | None = None,
+    count: int = 100_000,
+    agnostic: bool = True,
+    has_mask_iou: bool = False,
+    is_advanced: bool = False,
+) -> RCNN:
+    """A detector with random weights, a function of the shapes alone; by default nothing is sampled away.
+
+    An advanced one has non-local box heads, a mask-IoU head and pools from all levels.
+    """
     torch.manual_seed(0)
     strides = (4, 8, 16, 32)
     heads = RoIHeads(
         schedule=loops,
         num_classes=CLASSES,
-        box_extractor=SingleLevelRoIExtractor(7, strides, 56),
-        mask_extractor=SingleLevelRoIExtractor(14, strides, 56),
-        box_head=partial(SharedFCBoxHead, CHANNELS, 7, CLASSES, agnostic, 16),
-        mask_head=partial(FCNMaskHead, CHANNELS, CLASSES, 1),
+        box_extractor=all_levels(7) if is_advanced else SingleLevelRoIExtractor(7, strides, 56),
+        box_head=box_head(agnostic, is_advanced=is_advanced),
+        mask_branch=partial(
+            MaskBranch,
+            extractor=all_levels(14) if is_advanced else SingleLevelRoIExtractor(14, strides, 56),
+            head=partial(FCNMaskHead, CHANNELS, CLASSES, 1),
+            iou_head=mask_iou_head() if has_mask_iou or is_advanced else BoxScores(),
+            mask_size=28,
+        ),
         sampler=BalancedSampler(count, 0.25 if count < 1000 else 1.0),
+        crowd_iof=0.5,
         box_loss_beta=1.0,
-        mask_size=28,
         detection=DetectionSettings(0.05, 0.5, 20, 0.5),
         static_shapes=static,
     )
@@ -71,9 +136,11 @@ def model(loops: LoopSchedule, *, static: bool | None = None, count: int = 100_0
             matcher=Matcher(0.7, 0.3, 0.3),
             sampler=BalancedSampler(count if count < 1000 else 256, 0.5),
             allowed_border=0,
+            crowd_iof=0.5,
             box_loss_beta=1 / 9,
             train_proposals=ProposalSettings(60, 60, 0.7),
             eval_proposals=ProposalSettings(40, 40, 0.7),
+            static_shapes=static,
         ),
         heads,
     )
@@ -88,7 +155,7 @@ def spread_outputs(detector: RCNN) -> None:
     for head in detector.roi_heads.box_heads:
         head.logits.weight *= 300
         head.deltas.weight *= 100
-    for head in detector.roi_heads.mask_heads:
+    for head in detector.roi_heads.mask_branch.heads:
         head.logits.weight *= 5
 
 

@@ -1,6 +1,8 @@
-"""Feature extractors: torchvision ResNets and the feature pyramid."""
+"""Feature extractors: torchvision ResNets, networks of timm, and the feature pyramid."""
 
+from r3cnn.backbones.backbone import Backbone
 from r3cnn.backbones.fpn import FPN
 from r3cnn.backbones.resnet import ResNet
+from r3cnn.backbones.timm import TimmBackbone
 
-__all__ = ["FPN", "ResNet"]
+__all__ = ["FPN", "Backbone", "ResNet", "TimmBackbone"]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, cast, get_args
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import get_weight, resnet
 
+from r3cnn.backbones.backbone import Backbone
+from r3cnn.layers.residual import Residual, conv_norm
+
+Block: TypeAlias = resnet.BasicBlock | resnet.Bottleneck
 Norm = Literal["bn_eval", "bn", "sync_bn", "group_norm"]
 
-_BLOCKS: dict[int, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
+_BLOCKS: dict[int, tuple[type[Block], list[int]]] = {
     10: (resnet.BasicBlock, [1, 1, 1, 1]),
     18: (resnet.BasicBlock, [2, 2, 2, 2]),
     34: (resnet.BasicBlock, [3, 4, 6, 3]),
@@ -27,7 +33,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The four stages C2 to C5 of a ResNet with the stride in the 3x3 convolution.
 
     Args:
@@ -38,27 +44,46 @@ class ResNet(nn.Module):
         frozen_stages: -1: nothing is frozen; 0: the stem; 1: stem and C2 (the paper's), and so on up to 4.
         weights: Name of torchvision's ImageNet weights such as ``ResNet50_Weights.IMAGENET1K_V1``, or ``None``.
             They are fetched by ``fetch_weights``, never by building the module.
+        block_changes: What each block goes through, one after the other, such as `deform_block`. Layers
+            that are there keep their names, so ImageNet weights fit.
+        changed_layers: Where, of 1 to 4 (C2 to C5); the paper's are all but the first.
+        checkpointing: Keep no more than the input of each block for the backward pass, and compute the rest again
+            there (arXiv 1604.06174): less memory, a third more work in the backbone.
 
     Raises:
-        ValueError: For an unknown depth or norm, ``frozen_stages`` out of range, or weights that do not fit the norm.
+        ValueError: For an unknown depth or norm, ``frozen_stages`` or ``changed_layers`` out of range, weights that
+            do not fit the norm, or checkpointing of live batch statistics, which would be counted twice.
     """
 
-    def __init__(self, depth: int, norm: Norm, frozen_stages: int, weights: str | None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        norm: Norm,
+        frozen_stages: int,
+        weights: str | None,
+        block_changes: Sequence[Callable[[Block], nn.Module]] = (),
+        changed_layers: Sequence[int] = (2, 3, 4),
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
-        if depth not in _BLOCKS:
-            raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {depth}")
-        if norm not in get_args(Norm):
-            raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
-        if not -1 <= frozen_stages <= 4:
-            raise ValueError(f"frozen_stages must be in [-1, 4], got {frozen_stages}")
-        if norm == "group_norm" and weights is not None:
-            raise ValueError(f"norm=group_norm has no ImageNet weights, got weights={weights}: set weights=null")
+        _check(depth, norm, frozen_stages, weights, changed_layers)
+        if checkpointing and norm in ("bn", "sync_bn"):
+            raise ValueError(f"checkpointing needs norm=bn_eval or group_norm, got {norm}: it would count images twice")
         block, layers = _BLOCKS[depth]
         net = resnet.ResNet(block, layers, num_classes=1, norm_layer=_NORMS[norm])
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.conv1, self.bn1, self.maxpool = net.conv1, net.bn1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self._imagenet_names = frozenset(self.state_dict())
+        for layer in [getattr(self, f"layer{number}") for number in changed_layers]:
+            for change in block_changes:
+                for position, one in enumerate(layer):
+                    layer[position] = change(one)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for position, one in enumerate(layer):
+                layer[position] = Residual(one) if type(one) in (resnet.BasicBlock, resnet.Bottleneck) else one
         self.norm = norm
         self.weights = weights
+        self.checkpointing = checkpointing
         self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
         self._frozen = [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4][
             : frozen_stages + 2 if frozen_stages >= 0 else 0
@@ -69,12 +94,17 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """C2, C3, C4, C5 of images (B, 3, H, W), at strides 4, 8, 16, 32."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(conv_norm(self.conv1, self.bn1, images).relu_())
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
+            for block in layer:
+                x = self._forget(block, x) if self.checkpointing and torch.is_grad_enabled() else block(x)
             features.append(x)
         return features
+
+    @staticmethod
+    def _forget(block: nn.Module, x: Tensor) -> Tensor:
+        return cast(Tensor, checkpoint(block, x, use_reentrant=False))
 
     def train(self, mode: bool = True) -> ResNet:
         """Like ``nn.Module.train``, but statistics of frozen stages and of ``bn_eval`` stay fixed."""
@@ -101,4 +131,20 @@ class ResNet(nn.Module):
                 "and copy it into torch's hub cache ($TORCH_HOME/hub/checkpoints), or train from scratch with "
                 "`backbone.weights=null backbone.norm=group_norm backbone.frozen_stages=-1`."
             ) from error
-        self.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        if unexpected or not self._imagenet_names.isdisjoint(missing):
+            raise RuntimeError(f"{self.weights} does not fit: missing {missing}, unexpected {unexpected}")
+
+
+def _check(depth: int, norm: str, frozen_stages: int, weights: str | None, changed_layers: Sequence[int]) -> None:
+    if depth not in _BLOCKS:
+        raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {depth}")
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
+    if not -1 <= frozen_stages <= 4:
+        raise ValueError(f"frozen_stages must be in [-1, 4], got {frozen_stages}")
+    if norm == "group_norm" and weights is not None:
+        raise ValueError(f"norm=group_norm has no ImageNet weights, got weights={weights}: set weights=null")
+    if not set(changed_layers) <= {1, 2, 3, 4}:
+        raise ValueError(f"changed_layers must be in 1 to 4, got {list(changed_layers)}")

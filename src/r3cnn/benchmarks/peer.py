@@ -7,25 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+from torchvision.ops import MultiScaleRoIAlign
 
 from r3cnn.benchmarks.workload import Workload
 from r3cnn.detector import RCNN
+from r3cnn.interop.torchvision import their_name
+from r3cnn.roi.extractors import RoIExtractor, SingleLevelRoIExtractor
 
-# Start of our name -> start of theirs.
-_NAMES = {
-    "backbone.": "backbone.body.",
-    "fpn.pyramid.": "backbone.fpn.",
-    "rpn.head.conv.": "rpn.head.conv.0.0.",
-    "rpn.head.objectness.": "rpn.head.cls_logits.",
-    "rpn.head.deltas.": "rpn.head.bbox_pred.",
-    "roi_heads.box_heads.0.fc1.": "roi_heads.box_head.fc6.",
-    "roi_heads.box_heads.0.fc2.": "roi_heads.box_head.fc7.",
-    "roi_heads.box_heads.0.logits.": "roi_heads.box_predictor.cls_score.",
-    "roi_heads.box_heads.0.deltas.": "roi_heads.box_predictor.bbox_pred.",
-    **{f"roi_heads.mask_heads.0.convs.{layer}.": f"roi_heads.mask_head.{layer}.0." for layer in range(4)},
-    "roi_heads.mask_heads.0.upsample.": "roi_heads.mask_predictor.conv5_mask.",
-    "roi_heads.mask_heads.0.logits.": "roi_heads.mask_predictor.mask_fcn_logits.",
-}
+_LEVELS = ("0", "1", "2", "3")  # names of P2 to P5
 # Rows of theirs that come before ours: their background is class 0, and has deltas and masks that nobody uses.
 _BACKGROUND_ROWS = {"box_predictor.bbox_pred": 4, "mask_predictor.mask_fcn_logits": 1}
 
@@ -34,7 +23,7 @@ def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
     """``maskrcnn_resnet50_fpn`` with the numbers, weights and frozen layers of ``model``.
 
     Resizing is switched off in training, where our data loader does it; at inference both sides of the image are
-    already what they shall be. RoIAlign stays torchvision's own (two samples per bin and axis, not aligned).
+    already what they shall be. RoIAlign takes as many samples as ours, but is torchvision's own (not aligned).
 
     Args:
         model: Mask R-CNN with ResNet-50, `experiment=mask_rcnn`.
@@ -69,6 +58,8 @@ def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
         box_bg_iou_thresh=threshold,
         box_batch_size_per_image=heads.sampler.count,
         box_positive_fraction=heads.sampler.positive_fraction,
+        box_roi_pool=_pool(heads.box_extractor),
+        mask_roi_pool=_pool(heads.mask_branch.extractor),
         _skip_resize=True,
     )
     weights = torchvision_weights(model)
@@ -82,16 +73,23 @@ def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
     return peer.to(workload.images.device)
 
 
+def _pool(extractor: RoIExtractor) -> MultiScaleRoIAlign:
+    """From the level that fits, with as many samples as the size of a RoI asks for."""
+    if not isinstance(extractor, SingleLevelRoIExtractor):
+        raise ValueError(f"torchvision pools each RoI from one level, got a {type(extractor).__name__}")
+    return MultiScaleRoIAlign(list(_LEVELS), extractor.output_size, sampling_ratio=-1)
+
+
 def torchvision_weights(model: RCNN) -> dict[str, Tensor]:
     """Weights of a Mask R-CNN of ours under torchvision's names, with the background as the first class."""
     return {_their_name(name): _their_rows(_their_name(name), value) for name, value in model.state_dict().items()}
 
 
 def _their_name(name: str) -> str:
-    for ours, theirs in _NAMES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    raise ValueError(f"{name} has no counterpart in torchvision's Mask R-CNN")
+    theirs = their_name(name)
+    if theirs is None:
+        raise ValueError(f"{name} has no counterpart in torchvision's Mask R-CNN")
+    return theirs
 
 
 def _their_rows(name: str, value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torchvision
 
 log = logging.getLogger(__name__)
 Machine = dict[str, str | int]
+GPU_FACTS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")
+GPU_TIMEOUT = 30.0  # seconds that the driver's tool may take
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ class Measurement:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], float]], *, repetitions: int, warmups: int, device: torch.device
+    calls: Mapping[str, Callable[[], float]],
+    *,
+    repetitions: int,
+    warmups: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Measurement]:
     """Times all calls round by round, so that whatever else the machine does meets all of them alike.
 
@@ -42,6 +50,7 @@ def take_turns(
         repetitions: Rounds that count, at least 1.
         warmups: Rounds before them that do not.
         device: Waited for before the clock is read.
+        clock: Seconds; `time.process_time` counts those of the processor, which others on the machine disturb less.
 
     Raises:
         ValueError: For less than one round.
@@ -54,10 +63,10 @@ def take_turns(
         for name, call in calls.items():
             gc.collect()
             _wait_for(device)
-            start = time.perf_counter()
+            start = clock()
             outcomes[name] = call()
             _wait_for(device)
-            spent = time.perf_counter() - start
+            spent = clock() - start
             if round_number >= 0:
                 seconds[name].append(spent)
         spents = ", ".join(f"{name} {spent[-1]:.3f} s" for name, spent in seconds.items() if spent)
@@ -73,7 +82,8 @@ def _wait_for(device: torch.device) -> None:
 def machine(device: torch.device) -> Machine:
     """What the times depend on beside the code."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device.type,
+        **(_gpu(device) if device.type == "cuda" else {}),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
@@ -82,6 +92,27 @@ def machine(device: torch.device) -> Machine:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
+
+
+def _gpu(device: torch.device) -> Machine:
+    """Name, versions, and the clocks at this moment, as far as the driver's own tool tells them."""
+    cudnn = torch.backends.cudnn
+    found: Machine = {
+        "device": torch.cuda.get_device_name(device),
+        "gpus": torch.cuda.device_count(),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(cudnn.version()),
+        "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {cudnn.allow_tf32}",
+    }
+    card = (
+        f"GPU-{torch.cuda.get_device_properties(device).uuid}"  # the driver counts cards that this process cannot see
+    )
+    command = ["nvidia-smi", f"--query-gpu={','.join(GPU_FACTS)}", "--format=csv,noheader", f"--id={card}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=GPU_TIMEOUT, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return found
+    return found | dict(zip(GPU_FACTS, answer.strip().split(", "), strict=False))
 
 
 def _processor() -> str:

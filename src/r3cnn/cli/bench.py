@@ -1,77 +1,139 @@
-"""``r3cnn bench``: how long our Mask R-CNN takes beside torchvision's, and R3-CNN beside Mask R-CNN."""
+"""``r3cnn bench``: how long ours takes, or how much memory, beside others that do the same work."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
-from hydra import compose
 from omegaconf import DictConfig
 
-from r3cnn.benchmarks.rows import Effort, Row, inference_rows, training_rows
+from r3cnn.benchmarks.coco_run import CocoRun
+from r3cnn.benchmarks.inference import inference_rows
+from r3cnn.benchmarks.loops import loop_rows
+from r3cnn.benchmarks.parts import part_rows
+from r3cnn.benchmarks.real_data import RealData, real_data_rows
+from r3cnn.benchmarks.rows import Row
+from r3cnn.benchmarks.scale import scale_rows
+from r3cnn.benchmarks.setting import Bench
 from r3cnn.benchmarks.timing import machine
-from r3cnn.benchmarks.workload import Workload, draw_workload
+from r3cnn.benchmarks.training import training_rows
+from r3cnn.cli.bench_setting import ALL, bench_of, data_of, pair, sweeps_of, systems_of
 from r3cnn.cli.configs import Config, plain
-from r3cnn.detector import RCNN
-from r3cnn.training.checkpoint import build_model
+from r3cnn.cli.parts import checked
+from r3cnn.training.build import instantiate
 
 FORMATS = ("table", "json")
-PARTS = ("all", "train", "infer")
-REFERENCE, RECURSIVE = "mask_rcnn", "r3cnn_naive"
+MEASURED = "measured"  # figures behind the rows, too many for the screen
+WIDTH = 160  # of a table that does not go to a terminal
+PartRows = tuple[list[Row], dict[str, object]]
 
 
 def run(config: DictConfig) -> None:
-    """Times the parts asked for and prints a table or one JSON object."""
-    for name, allowed in (("format", FORMATS), ("part", PARTS), ("size", tuple(config.sizes))):
+    """Times the part asked for and prints a table or one JSON object."""
+    known = (ALL, *NETWORK_PARTS, *config.parts)
+    for name, allowed in (("format", FORMATS), ("part", known), ("size", tuple(config.sizes))):
         if config[name] not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {config[name]!r}")
-    settings = config.sizes[config.size]
-    workload = workload_of(config)
-    effort = Effort(settings.repetitions, settings.warmups, settings.candidates, config.seed)
-    details: Config = {"size": config.size, "batch_size": config.batch_size, **plain(settings)}
-    rows: list[Row] = []
-    if config.part != "infer":
-        models = [network(experiment, config, workload) for experiment in (REFERENCE, RECURSIVE)]
-        rows += training_rows(models[0], models[1], workload, effort)
-    if config.part != "train":
-        found, details["detections"] = inference_rows(network(REFERENCE, config, workload), workload, effort)
-        rows += found
-    about: Config = {**machine(workload.images.device), "workload": details}
+    rows, about = other_rows(config) if config.part in config.parts else network_rows(config)
     if config.format == "json":
         print(json.dumps({"rows": [row.to_dict() for row in rows], "machine": about}, allow_nan=False))
     else:
         print_table(rows, about)
 
 
-def experiment_config(name: str, config: DictConfig) -> DictConfig:
-    """Configuration of an experiment with the overrides of the size asked for."""
-    return compose("train", [f"experiment={name}", *config.sizes[config.size].network])
+def other_rows(config: DictConfig) -> tuple[list[Row], Config]:
+    """Comparisons of a part that needs no network: what ``config.parts`` builds, a list of rows."""
+    settings = plain(config.parts[config.part])
+    workload = {name: value for name, value in settings.items() if name != "_target_"}
+    return rows_of_part(settings, config.part), {**machine(torch.device("cpu")), "workload": workload}
 
 
-def workload_of(config: DictConfig) -> Workload:
-    """The batch that everything is timed on."""
-    settings, experiment = config.sizes[config.size], experiment_config(REFERENCE, config)
-    has_gpu = torch.cuda.is_available()
-    name = ("cuda" if has_gpu else "cpu") if config.device == "auto" else config.device
-    height, width = settings.image_size
-    return draw_workload(
-        batch_size=config.batch_size,
-        size=(height, width),
-        objects=settings.objects,
-        num_classes=experiment.num_classes,
-        mean=list(experiment.data.mean),
-        std=list(experiment.data.std),
-        seed=config.seed,
-        device=torch.device(name),
+def rows_of_part(settings: Config, part: str) -> list[Row]:
+    """The rows that a node of ``config.parts`` builds."""
+    found = checked(instantiate(settings), list, f"parts.{part}")
+    return [checked(row, Row, f"parts.{part}") for row in found]
+
+
+def network_rows(config: DictConfig) -> tuple[list[Row], Config]:
+    """Comparisons of whole networks, of one part or of all; and what was measured behind the rows."""
+    bench = bench_of(config)
+    rows: list[Row] = []
+    measured: Config = {}
+    for part in NETWORK_PARTS if config.part == ALL else (config.part,):
+        found, measured[part] = NETWORK_PARTS[part](bench, config)
+        rows += found
+    size = plain(config.sizes[config.size])
+    workload: Config = {"size": config.size, "precision": bench.precisions, "batch_sizes": bench.batch_sizes, **size}
+    return rows, {**machine(bench.device), "workload": workload, MEASURED: measured}
+
+
+def _train(bench: Bench, config: DictConfig) -> PartRows:
+    memory = config.sizes[config.size].memory
+    rows, details = training_rows(
+        bench,
+        systems=systems_of(config),
+        memory_shape=replace(bench.shape, batch_size=memory.batch_size, image_size=pair(memory.image_size)),
+        memory_network=list(memory.network),
+    )
+    found, details["real_data"] = _from_files(bench, config)
+    return [*rows, *found], details
+
+
+def _from_files(bench: Bench, config: DictConfig) -> tuple[list[Row], str]:
+    """Training steps on images from files, where they are asked for and there; and what became of it."""
+    settings, about = config.sizes[config.size].real_data, data_of(config)
+    if not settings.steps or not about.is_there:
+        return [], about.note if settings.steps else "left out: sizes.*.real_data.steps is 0"
+    split = replace(about.split, limit=settings.limit)
+    data = RealData(split, pair(settings.image_size), settings.workers, settings.steps)
+    return [row for case in bench.cases() for row in real_data_rows(bench, case, data)], about.note
+
+
+def _infer(bench: Bench, config: DictConfig) -> PartRows:
+    return inference_rows(bench, systems=systems_of(config), one_image=config.sizes[config.size].one_image)
+
+
+def _loops(bench: Bench, config: DictConfig) -> PartRows:
+    loops = config.loops
+    return loop_rows(
+        bench,
+        systems=list(loops.systems),
+        counts=list(loops.counts),
+        iou_thresholds=list(loops.iou_thresholds),
+        loss_weights=list(loops.loss_weights),
     )
 
 
-def network(experiment: str, config: DictConfig, workload: Workload) -> RCNN:
-    """A network with new random weights on the device of the batch."""
-    torch.manual_seed(config.seed)
-    model = build_model(plain(experiment_config(experiment, config).model), trusted=None)
-    return model.to(workload.images.device)
+def _parts(bench: Bench, config: DictConfig) -> PartRows:
+    rows, details = part_rows(bench, systems=list(config.step_parts.systems))
+    details["data"] = data_of(config).note
+    if data_of(config).is_there:
+        rows += rows_of_part({**plain(config.parts.data), **plain(config.sizes[config.size].loading)}, "data")
+    return rows, details
+
+
+def _scale(bench: Bench, config: DictConfig) -> PartRows:
+    settings, run = config.sizes[config.size].scale, config.scale.coco_run
+    shape = replace(bench.shape, image_size=pair(settings.image_size), objects=settings.objects)
+    return scale_rows(
+        replace(bench, shape=shape, batch_sizes=(settings.batch_size,), own=(*bench.own, *settings.network)),
+        system=config.scale.system,
+        sweeps=sweeps_of(settings.sweeps),
+        coco_run=CocoRun(run.images, run.epochs, tuple(run.gpus), run.efficiency),
+        steps_file=None if config["from"] is None else Path(config["from"]),
+    )
+
+
+NETWORK_PARTS: dict[str, Callable[[Bench, DictConfig], PartRows]] = {
+    "train": _train,
+    "infer": _infer,
+    "loops": _loops,
+    "parts": _parts,
+    "scale": _scale,
+}
 
 
 def print_table(rows: Sequence[Row], about: Config) -> None:
@@ -79,14 +141,17 @@ def print_table(rows: Sequence[Row], about: Config) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("comparison", title="Median times, in turns", title_justify="left")
+    table = Table("comparison", title="Medians, in turns", title_justify="left")
     for heading in ("first", "second", "ratio", "target"):
         table.add_column(heading, justify="right")
     for row in rows:
         target = "–" if row.target is None else f"<= {row.target:.2f}"
-        times = [f"{seconds:.3f} {row.unit}" for seconds in (row.ours, row.peer)]
-        table.add_row(row.name, *times, f"{row.ratio:.2f}", target)
+        amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.peer)]
+        ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.name, *amounts, ratio, target)
     console = Console()
+    console.width = max(console.width, 0 if console.is_terminal else WIDTH)
     console.print(table)
     for name, value in about.items():
-        console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
+        if name != MEASURED:
+            console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)

@@ -28,8 +28,13 @@ def config_folder() -> Path:
 
 
 def register_resolvers() -> None:
-    """Makes ``${count:…}`` known: the length of a list, 0 for a list that is not there yet."""
+    """Makes ``${count:…}`` and ``${times:…,…}`` known.
+
+    The first is the length of a list, 0 for a list that is not there yet; the second a product, rounded to a whole
+    number of steps or epochs.
+    """
     OmegaConf.register_new_resolver("count", lambda values: len(values or ()), replace=True)
+    OmegaConf.register_new_resolver("times", lambda value, factor: round(value * factor), replace=True)
 
 
 def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Path:

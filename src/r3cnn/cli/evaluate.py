@@ -10,9 +10,10 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, plain, settle
-from r3cnn.cli.loops import eval_heads
-from r3cnn.cli.outcome import keep_evaluated, write_outcome
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, save_config
+from r3cnn.cli.dashboard import evaluation_facts, report_outcome
+from r3cnn.cli.modes import set_modes
+from r3cnn.cli.outcome import keep_evaluated, remove_evaluation, write_outcome
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
 from r3cnn.training.module import EvaluationModule
@@ -22,11 +23,11 @@ def run(config: DictConfig) -> None:
     """Evaluates one checkpoint."""
     trusted = config.trusted_packages
     model, info = restore_model(Path(config.checkpoint), trusted)
-    model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
+    set_modes(model, config)
     is_own_data = config.get("data") is not None
     _reuse_missing_train_split(config)
     output_dir = settle(config, known_classes=info.classes)
-    data_config = data_for(info, plain(config.data) if is_own_data else info.data, config)
+    data_config = data_for(info, plain(config.data) if is_own_data else with_own_cache(info.data), config)
     save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -35,13 +36,16 @@ def run(config: DictConfig) -> None:
     data = build_data(data_config, None if is_own_data else trusted_targets(trusted))
     preprocessing = Preprocessing(data.mean, data.std, data.image_size)
     module = EvaluationModule(model, build_metric(plain(config.evaluation), data), preprocessing)
-    trainer = build_trainer(config)
+    module.options = evaluation_options(config.evaluation)
+    trainer = build_trainer(config, evaluation_facts(config, model.schedule))
+    remove_evaluation(output_dir)
     trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
         raise ValueError("there is no result: trainer.limit_val_batches must not be 0")
     if trainer.is_global_zero:
         keep_evaluated(Path(config.checkpoint), output_dir)
         write_outcome(module.result, module, data, output_dir, config.pictures)
+        report_outcome(trainer, module, data, module.result, output_dir)
 
 
 def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfig) -> Config:
@@ -77,6 +81,16 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
     return settled
 
 
+def cache_folder() -> Path:
+    """What this machine keeps between runs."""
+    return Path(os.environ.get("R3CNN_CACHE", "~/.cache/r3cnn")).expanduser().resolve()
+
+
+def with_own_cache(data: Mapping[str, object]) -> Config:
+    """A checkpoint's data set with the index cache of this machine, not of the one that it was trained on."""
+    return {**data, "index_cache": str(cache_folder() / "indices")} if data.get("index_cache") else {**data}
+
+
 def check_drawing_folder(data: Mapping[str, object]) -> None:
     """Lets a checkpoint's data set be drawn into the cache alone; one that is there already may lie anywhere.
 
@@ -87,7 +101,7 @@ def check_drawing_folder(data: Mapping[str, object]) -> None:
     if not isinstance(prepare, Mapping):
         return
     folder = Path(str(prepare.get("folder"))).expanduser().resolve()
-    cache = Path(os.environ.get("R3CNN_CACHE", "~/.cache/r3cnn")).expanduser().resolve()
+    cache = cache_folder()
     if not folder.exists() and cache not in folder.parents:
         raise ValueError(
             f"the checkpoint's data set would be drawn into {folder}, outside the cache {cache}: say data=shapes with "

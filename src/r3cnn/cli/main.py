@@ -15,16 +15,25 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import config_folder, register_resolvers
 from r3cnn.cli.multirun import as_single_run
+from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
+from r3cnn.cli.unknown_keys import keys_instead
 
 USAGE_ERROR = 2
+SWEEP_FOLDER = "output_dir=outputs/sweeps/${scale_name}"  # as in conf/sweep
+ASKS_FOR_A_SWEEP = ("launcher=slurm", "hydra.mode=MULTIRUN")  # as -m does
+BENCHMARKS = ("train", "infer", "loops", "parts", "scale", "masks", "coco_eval", "index", "data", "memory")
 HARMLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ".*your dataloader is not resumable.*",  # it is: the checkpoint's position is handed to it
     ".*The dirpath has changed from.*",  # resuming into another folder is how a run is branched
     ".*could not find the monitored key.*",  # a checkpoint between two validations
+    ".*srun. command is available.*",  # SLURM is there, this run is none of its jobs
+    ".*`srun` command is available.*",  # whoever wants it says launcher=slurm
+    ".*functional.all_gather is deprecated.*",  # Lightning's business
     ".*sync_dist=True.*",  # the metric has come together from all ranks already
 )
-CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval")  # advertisements, time stamps
+# Advertisements, time stamps, every node of a graph.
+CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -35,21 +44,31 @@ class Command:
         name: Name of the command.
         summary: One line for the help.
         parts: Words that may follow the name, short for ``part=<word>``.
+        has_ranks: Whether several processes may run it together.
     """
 
     name: str
     summary: str
     parts: tuple[str, ...] = ()
+    has_ranks: bool = False
 
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("train", "train a network, evaluate it and draw what it found"),
-        Command("evaluate", "AP of a checkpoint after every loop; eval_loops=5 asks for more loops than trained"),
+        Command("train", "train a network, evaluate it and draw what it found", has_ranks=True),
+        Command(
+            "evaluate",
+            "AP of a checkpoint after every loop; eval_loops=5 asks for more loops than trained",
+            has_ranks=True,
+        ),
         Command("predict", "find objects in an image or a folder of images"),
+        Command("convert", "checkpoints of mmdetection and torchvision become ours; and back with to=mmdet"),
+        Command("export", "a checkpoint becomes one file for onnxruntime or torch.export, all sizes fixed"),
         Command("params", "parameters of a network per submodule; needs no data and no weights"),
-        Command("bench", "time beside torchvision's Mask R-CNN; also bench train, bench infer", ("train", "infer")),
+        Command("bench", f"time and memory beside others: bench {', '.join(BENCHMARKS)}", BENCHMARKS),
+        Command("data", "look at a data set, or make one: data check, browse, convert", ("check", "browse", "convert")),
+        Command("analyze", "look inside the loop: analyze rois, errors, speed", ("rois", "errors", "speed")),
         Command("report", "one table of finished runs: report runs=[outputs/demo,runs/naive]"),
     )
 }
@@ -76,6 +95,8 @@ def main() -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    if OF_A_SWEEP in os.environ:
+        end_with_parent()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -113,11 +134,34 @@ def run_command(command: Command, overrides: list[str]) -> None:
                 warnings.filterwarnings("ignore", message=message)
             module.run(config)
 
-    sys.argv = [whole_call[0], *overrides]
+    further = [*_overrides_of_sweep(command, overrides), *_overrides_of_rank(command, overrides)]
+    sys.argv = [whole_call[0], *overrides, *further]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command.name)(task)()
+    except SystemExit as end:
+        if (hint := keys_instead(end)) is not None:
+            print(hint, file=sys.stderr)
+        raise
     finally:
         sys.argv = whole_call
+
+
+def _overrides_of_sweep(command: Command, overrides: list[str]) -> list[str]:
+    """The folder of a free sweep is that of the tables, so that it is found again when the sweep is started again."""
+    asks = [each for each in overrides if each in ("-m", "--multirun") or each.startswith(ASKS_FOR_A_SWEEP)]
+    is_sweep = command.name == "train" and bool(asks)
+    has_folder = any(each.startswith(("output_dir=", "sweep=", "hydra.sweep.dir=")) for each in overrides)
+    return [SWEEP_FOLDER] if is_sweep and not has_folder else []
+
+
+def _overrides_of_rank(command: Command, overrides: list[str]) -> list[str]:
+    if not command.has_ranks:
+        return []
+    try:
+        return overrides_of_rank(os.environ, overrides)
+    except ValueError as error:
+        print(f"r3cnn: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from io import StringIO
 from pathlib import Path
 
-import torch
 from lightning.fabric.utilities import rank_zero_only
 
+from r3cnn.cli.shown import examples_with_loops
 from r3cnn.data.datamodule import CocoDataModule
-from r3cnn.data.loading import collate
-from r3cnn.data.samplers import Draw
-from r3cnn.evaluation.coco_ap import EvaluationResult, write_detections, write_metrics
+from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
 METRICS, DETECTIONS = "metrics.json", "detections.json"
+LOOP_DETECTIONS = "detections_loop{}.json"
+IMAGE_IDS = "image_ids.json"
 EVALUATED = "evaluated.ckpt"
 CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
+ERRORS, ERROR_REPORT = "errors", "errors.json"
+ERROR_PICTURES = ("errors.png", "precision_recall.png", "confusion_box.png", "confusion_mask.png")
 LOG_WIDTH = 120
 
 
@@ -30,11 +33,40 @@ def remove_outcome(output_dir: Path) -> None:
     Only checkpoints, results and pictures under the names that we write; any other file stays.
     """
     pictures = output_dir / "pictures"
-    found = [output_dir / METRICS, output_dir / DETECTIONS, pictures / CURVES]
-    found += [*(output_dir / "checkpoints").glob("*.ckpt"), *pictures.glob(f"*{PREDICTIONS}")]
-    found += pictures.glob(f"*{LOOPS}")
+    for path in (pictures / CURVES, output_dir / "roi_statistics_train.json", pictures / "roi_statistics_train.png"):
+        path.unlink(missing_ok=True)
+    for path in (output_dir / "checkpoints").glob("*.ckpt"):
+        path.unlink()
+    remove_evaluation(output_dir)
+
+
+@rank_zero_only
+def remove_evaluation(output_dir: Path) -> None:
+    """Removes what an earlier evaluation left in the folder, its error analysis included.
+
+    Checkpoints and what training wrote stay: a run may be evaluated anew in its own folder.
+    """
+    pictures, errors = output_dir / "pictures", output_dir / ERRORS
+    found = [output_dir / METRICS, output_dir / DETECTIONS, output_dir / IMAGE_IDS, output_dir / "roi_statistics.json"]
+    found += [pictures / "roi_statistics.png", errors / ERROR_REPORT]
+    found += [*pictures.glob(f"*{PREDICTIONS}"), *pictures.glob(f"*{LOOPS}")]
+    found += output_dir.glob(LOOP_DETECTIONS.format("*"))
+    found += [errors / name for name in ERROR_PICTURES]
     for path in found:
         path.unlink(missing_ok=True)
+
+
+@rank_zero_only
+def remove_score(output_dir: Path, resume: Path) -> None:
+    """Removes what speaks of the weights that a run in the folder had before it is resumed; they will be others.
+
+    Its checkpoints, curves and RoI statistics of training stay, as they go on; ``evaluated.ckpt`` goes with the metrics
+    that it belongs to, unless it is the one to go on from.
+    """
+    remove_evaluation(output_dir)
+    evaluated = output_dir / "checkpoints" / EVALUATED
+    if evaluated.is_file() and resume.resolve() != evaluated.resolve():
+        evaluated.unlink()
 
 
 @rank_zero_only
@@ -59,18 +91,34 @@ def write_outcome(
 
     from r3cnn.reporting.console import print_metrics
     from r3cnn.reporting.curves import plot_training_curves
+    from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
 
     write_metrics(result, output_dir / METRICS)
-    write_detections(result, output_dir / DETECTIONS)
+    write_loops(result, output_dir, with_earlier=module.options.save_loops)
     print_metrics(result.metrics)
     text = StringIO()
     print_metrics(result.metrics, Console(file=text, width=LOG_WIDTH))
     log_to_file(text.getvalue())
     if (output_dir / "metrics.csv").is_file():
         plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / CURVES)
+    for path in sorted(output_dir.glob("roi_statistics*.json")):
+        draw_roi_statistics(read_roi_report(path), output_dir / "pictures" / f"{path.stem}.png")
     if num_pictures > 0:
         draw_pictures(module, data, output_dir / "pictures", num_pictures)
     log.info("written to %s", output_dir)
+
+
+def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: bool) -> None:
+    """Writes what was found after the last loop, ``detections.json``, and after the earlier ones if asked for.
+
+    Beside it ``image_ids.json``, the images that were looked at: one without a detection is in no other file.
+    """
+    (output_dir / IMAGE_IDS).write_text(json.dumps([*result.records]) + "\n", encoding="utf-8")
+    for path in output_dir.glob(LOOP_DETECTIONS.format("*")):  # of an earlier evaluation with more loops
+        path.unlink()
+    for loop in range(1, len(result.metrics["loops"]) if with_earlier else 1):
+        write_detections(result, output_dir / LOOP_DETECTIONS.format(loop), loop - 1)
+    write_detections(result, output_dir / DETECTIONS)
 
 
 def log_to_file(text: str) -> None:
@@ -85,14 +133,7 @@ def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, 
     """Draws, for images spread over the validation set, predictions beside ground truth and the boxes of every loop."""
     from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
 
-    images = data.val_set
-    count = min(count, len(images))
-    module.eval()
-    for index in [position * len(images) // count for position in range(count)]:
-        example = images[Draw(0, index)]
-        batch = collate([example]).to(module.device)
-        with torch.inference_mode():
-            found = [loop[0].to("cpu") for loop in module.model.detect_per_loop(module.normalized(batch), batch.sizes)]
-        target = example.target
-        draw_predictions(example.image, found[-1], target, data.classes, folder / f"{example.image_id}{PREDICTIONS}")
-        draw_loop_strip(example.image, found, target, folder / f"{example.image_id}{LOOPS}")
+    for example, found in examples_with_loops(module, data, count):
+        image, target = example.image, example.target
+        draw_predictions(image, found[-1], target, data.classes, folder / f"{example.image_id}{PREDICTIONS}")
+        draw_loop_strip(image, found, target, folder / f"{example.image_id}{LOOPS}")

@@ -18,9 +18,9 @@ SUBMODULES = {
     "rpn": "rpn_head",
     "roi_heads.box_extractor": "roi_head.bbox_roi_extractor",
     "roi_heads.box_heads": "roi_head.bbox_head",
-    "roi_heads.mask_extractor": "roi_head.mask_roi_extractor",
-    "roi_heads.mask_heads": "roi_head.mask_head",
-    "roi_heads.mask_iou_head": "roi_head.mask_iou_head",
+    "roi_heads.mask_branch.extractor": "roi_head.mask_roi_extractor",
+    "roi_heads.mask_branch.heads": "roi_head.mask_head",
+    "roi_heads.mask_branch.iou_head": "roi_head.mask_iou_head",
 }
 FORMATS = ("table", "json")
 

@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import TypeVar
 
 import lightning
+import torch
 from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from r3cnn.cli.configs import plain
+from r3cnn.cli.configs import Config, plain
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
+from r3cnn.ops.views import View, views_of
 from r3cnn.training.build import instantiate
+from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
+from r3cnn.training.validation import EvaluationOptions
+from r3cnn.training.wandb_report import WandbReport
+from r3cnn.training.wandb_run import RunFacts, WandbRun
 
 Part = TypeVar("Part")
+WANDB = "r3cnn.training.wandb_run.WandbRun"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
+OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
 
 def checked(part: object, kind: type[Part], name: str) -> Part:
@@ -47,21 +56,64 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
         "rejected_images": rejected.images,
         "rejected_annotations": rejected.annotations,
     }
-    return checked(instantiate({"_target_": METRIC, **config, **from_data}), CocoAP, "evaluation")
+    settings = {name: value for name, value in config.items() if name not in OPTIONS}
+    return checked(instantiate({"_target_": METRIC, **settings, **from_data}), CocoAP, "evaluation")
 
 
-def build_trainer(config: DictConfig) -> lightning.Trainer:
-    """Lightning's trainer with the callbacks and loggers of the configuration, those there are."""
+def evaluation_options(config: DictConfig) -> EvaluationOptions:
+    """What the evaluation group asks for beside the AP of every loop."""
+    return EvaluationOptions(chosen_views(config), tuple(config.score_fusions), bool(config.save_loops))
+
+
+def chosen_views(config: DictConfig) -> tuple[View, ...]:
+    """The views of an image that the evaluation group asks for."""
+    return views_of(list(config.tta.scales), flip=bool(config.tta.flip))
+
+
+def build_trainer(config: DictConfig, facts: RunFacts) -> lightning.Trainer:
+    """Lightning's trainer with the callbacks and loggers of the configuration, those there are.
+
+    Args:
+        config: Settled configuration of the run.
+        facts: What Weights & Biases is told of the run, where it takes part.
+    """
     callbacks = [
         checked(instantiate(plain(node)), Callback, f"callbacks.{name}")
         for name, node in config.get("callbacks", {}).items()
     ]
-    loggers = [
-        checked(instantiate(plain(node)), Logger, f"logger.{name}")  # type: ignore[type-abstract]
-        for name, node in config.get("logger", {}).items()
-    ]
-    parts = {"callbacks": callbacks, "logger": loggers}
-    return checked(instantiate({**plain(config.trainer), **parts}), lightning.Trainer, "trainer")
+    loggers = [build_logger(name, plain(node), facts) for name, node in config.get("logger", {}).items()]
+    callbacks += [WandbReport(logger) for logger in loggers if isinstance(logger, WandbRun)]
+    settings = plain(config.trainer)
+    parts = {"callbacks": callbacks, "logger": loggers, "plugins": [WholeFileCheckpointIO()]}
+    return checked(instantiate({**settings, **parts, "strategy": strategy_of(settings)}), lightning.Trainer, "trainer")
+
+
+def strategy_of(settings: Config) -> object:
+    """The trainer's ``strategy``; of several ranks, data parallel with gradients that lie in the buckets sent.
+
+    The graph is the same in every step, since losses never miss a key, which lets more of the sending overlap with the
+    backward pass. Accumulated gradients are not sent in the first step, from which the graph would be learnt.
+    """
+    wanted = settings["strategy"]
+    if wanted not in ("auto", "ddp") or (num_devices(settings), settings["num_nodes"]) == (1, 1):
+        return wanted
+    return DDPStrategy(gradient_as_bucket_view=True, static_graph=settings["accumulate_grad_batches"] == 1)
+
+
+def num_devices(settings: Config) -> int:
+    """Processes per node of a trainer with these ``devices`` and ``accelerator``; one, where only Lightning knows."""
+    devices = settings["devices"]
+    if devices in ("auto", -1, "-1"):
+        return max(1, torch.cuda.device_count()) if settings["accelerator"] in ("auto", "gpu", "cuda") else 1
+    if isinstance(devices, int) or str(devices).isdigit():
+        return int(str(devices))
+    return len(devices) if isinstance(devices, list) else str(devices).count(",") + 1
+
+
+def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
+    """One logger of a run."""
+    known = {"facts": facts} if config.get("_target_") == WANDB else {}
+    return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
 
 
 @rank_zero_only

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 from PIL import Image
 
 from r3cnn.cli.configs import plain, settle
-from r3cnn.cli.loops import eval_heads
-from r3cnn.cli.parts import save_config
+from r3cnn.cli.modes import set_modes
+from r3cnn.cli.parts import chosen_views, save_config
 from r3cnn.data.loading import ImageError, read_image
+from r3cnn.training.checkpoint import restore_model
 from r3cnn.training.predictor import FoundObject, Predictor
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,7 @@ def run(config: DictConfig) -> None:
 
     output_dir = settle(config)
     paths = image_files(Path(config.source))
-    predictor = Predictor.from_checkpoint(
-        config.checkpoint, device=config.device, trusted_packages=config.trusted_packages
-    )
-    heads = eval_heads(config.eval_loops, config.eval_heads, predictor.model.schedule)
-    predictor.model.set_eval_heads(heads)
+    predictor = load_predictor(config)
     save_config(plain(config), output_dir / "config.yaml")
     entries: list[FoundObject] = []
     unreadable: list[Path] = []
@@ -59,6 +57,20 @@ def run(config: DictConfig) -> None:
     if unreadable:
         names = ", ".join(path.name for path in unreadable)
         raise ImageError(f"{len(unreadable)} of {len(paths)} files could not be read as images: {names}")
+
+
+def load_predictor(config: DictConfig) -> Predictor:
+    """The checkpoint's network with the loops, modes, views and image size that are asked for.
+
+    Raises:
+        ValueError: If the checkpoint is refused, or one of them makes no sense.
+    """
+    model, info = restore_model(Path(config.checkpoint), config.trusted_packages)
+    set_modes(model, config)
+    if config.image_size is not None:
+        preprocessing = replace(info.preprocessing, image_size=tuple(config.image_size))
+        info = replace(info, preprocessing=preprocessing)
+    return Predictor(model, info, config.device, chosen_views(config.evaluation))
 
 
 def image_files(source: Path) -> list[Path]:

@@ -3,62 +3,144 @@
 from __future__ import annotations
 
 import logging
+import os
+from errno import EINVAL
 from pathlib import Path
+from pickle import UnpicklingError
 
 import lightning
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, settle
-from r3cnn.cli.outcome import remove_outcome, write_outcome
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, save_config
+from r3cnn.cli.dashboard import report_outcome, training_facts
+from r3cnn.cli.earlier_run import CONFIG_FILE, check_same_run, is_finished
+from r3cnn.cli.folder_lock import sole_writer
+from r3cnn.cli.initial import check_options, check_resumed, start_from
+from r3cnn.cli.job_checks import check_call, check_job
+from r3cnn.cli.jobs import AUTO, RESULT
+from r3cnn.cli.ledger import remove_record, write_record
+from r3cnn.cli.outcome import remove_outcome, remove_score, write_outcome
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, evaluation_options, save_config
+from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.inference_modes import compile_network
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
 from r3cnn.training.finish import evaluate_final_weights
-from r3cnn.training.loggers import CsvLogger
+from r3cnn.training.loggers import CsvLogger, TensorBoardLogger
 from r3cnn.training.module import TrainingModule, TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 from r3cnn.training.position import step_in
+from r3cnn.training.weight_average import check_average
 
 log = logging.getLogger(__name__)
 LAST = "last"
 
 
 def run(config: DictConfig) -> None:
-    """Trains one network."""
+    """Trains one network; a finished run that ``resume=auto`` would go on with is left alone."""
+    check_call()
+    check_job(config)
     output_dir = settle(config)
+    check_options(config, output_dir)
+    is_auto = config.resume == AUTO
+    if is_auto and is_finished(config, output_dir):
+        log.info("finished already: %s", output_dir / RESULT)
+        return
+    with sole_writer(output_dir, waits=is_auto):
+        if is_auto and rank_in(os.environ) == 0 and is_finished(config, output_dir):
+            _leave_to_the_other(output_dir)
+            return
+        train(config, output_dir)
+
+
+def _leave_to_the_other(output_dir: Path) -> None:
+    """Leaves a folder alone in which another run of the same configuration has finished since we looked.
+
+    Raises:
+        ValueError: When this is one of several ranks, the others of which have begun.
+    """
+    if is_one_of_several(os.environ):
+        raise ValueError(f"output_dir={output_dir}: another run has finished this very moment; there is nothing to do")
+    log.info("finished meanwhile by another run: %s", output_dir / RESULT)
+
+
+def train(config: DictConfig, output_dir: Path) -> None:
+    """Trains one network and writes everything into one folder, which no other run writes into."""
     resume = resume_path(config.resume, output_dir)
-    save_config(plain(config), output_dir / "config.yaml")
-    log.info("everything of this run goes to %s", output_dir)
+    if resume is not None and config.resume == AUTO and rank_in(os.environ) == 0:
+        check_same_run(config, output_dir)
     lightning.seed_everything(config.seed, verbose=False)
 
     data = build_data(plain(config.data), trusted=None)
     module = build_module(config, data)
-    trainer = build_trainer(config)
-    if resume is None:
-        remove_outcome(output_dir)
+    if config.init is not None and resume is None:
+        start_from(module.model, module.info, config)
+    trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=resume is not None))
+    if resume is not None:
+        check_resumed(module.model, resume)
+        check_average(resume, trainer)
+    save_config(plain(config), output_dir / CONFIG_FILE)
+    _clear(output_dir, resume)
+    if resume is None and config.init is None:
         module.model.backbone.fetch_weights()
     _cut_logs(trainer, 0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    _report_early_stop(trainer)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
     if trainer.is_global_zero:
         write_outcome(result, module, data, output_dir, config.pictures)
+        write_record(config, trainer, module, data, output_dir)
+        report_outcome(trainer, module, data, result, output_dir)
+
+
+def _clear(output_dir: Path, resume: Path | None) -> None:
+    """Removes what earlier runs left in the folder and this one is going to write anew."""
+    log.info("everything of this run goes to %s", output_dir)
+    remove_record(output_dir)
+    if resume is None:
+        remove_outcome(output_dir)
+        return
+    log.info("goes on from step %d of %s", step_in(resume), resume)
+    remove_score(output_dir, resume)
 
 
 def resume_path(resume: str | None, output_dir: Path) -> Path | None:
-    """The checkpoint to go on from.
+    """The checkpoint to go on from; None for a fresh start.
 
     Raises:
         FileNotFoundError: If it is not there.
     """
+    checkpoints = output_dir / "checkpoints"
     if resume is None:
         return None
-    path = output_dir / "checkpoints" / "last.ckpt" if resume == LAST else Path(resume)
+    if resume == AUTO:
+        return next((path for path in (checkpoints / "last.ckpt", checkpoints / "best.ckpt") if _is_whole(path)), None)
+    path = checkpoints / "last.ckpt" if resume == LAST else Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
             f"resume={resume}: no checkpoint at {path}; resume=last looks in output_dir/checkpoints"
         )
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and can be read.
+
+    Lightning writes it into the folder for temporary files first; from another file system it is then copied, and a
+    run that is killed meanwhile leaves a part of it.
+    """
+    if not path.is_file():
+        return False
+    try:
+        step_in(path)
+    except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != EINVAL:
+            raise  # the disk's trouble; the file may be whole
+        log.warning("%s cannot be read and is not gone on from: %s", path, str(error).splitlines()[0])
+        return False
+    return True
 
 
 def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
@@ -76,15 +158,27 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
         lr_schedule=checked(instantiate(plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule"),
         images_per_rank=config.data.batch_size,
         seed=config.seed,
+        backward=config.backward,
     )
     network = build_model(model, trusted=None)
     if network.num_classes != len(info.classes):
         raise ValueError(f"the network has {network.num_classes} classes, the data set {len(info.classes)}")
-    return TrainingModule(network, build_metric(plain(config.evaluation), data), info, settings)
+    if config.compile:
+        compile_network(network)
+    module = TrainingModule(network, build_metric(plain(config.evaluation), data), info, settings)
+    module.options = evaluation_options(config.evaluation)
+    return module
+
+
+def _report_early_stop(trainer: lightning.Trainer) -> None:
+    """Says why a run ended before its time."""
+    for callback in trainer.early_stopping_callbacks if trainer.should_stop else ():
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason_message is not None:
+            log.info("stopped early: %s", callback.stopping_reason_message)
 
 
 def _cut_logs(trainer: lightning.Trainer, step: int) -> None:
     """Drops what an earlier run in the same folder wrote from ``step`` on."""
     for logger in trainer.loggers:
-        if isinstance(logger, CsvLogger):
+        if isinstance(logger, CsvLogger | TensorBoardLogger):
             logger.keep_rows_before(step)

@@ -6,31 +6,22 @@ page by page into every worker.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from r3cnn.data.checks import (
-    AnnotationError,
-    Box,
-    OnBadAnnotation,
-    Problems,
-    Record,
-    Rejected,
-    check_area_and_crowd,
-    checked_box,
-    checked_file_name,
-    checked_id,
-    checked_size,
-)
-from r3cnn.data.coco_file import categories_of, load_content
-from r3cnn.data.segmentation import encode
+from r3cnn.data.annotation_records import check_records, sort_records
+from r3cnn.data.checks import AnnotationError, Problems, Rejected
+from r3cnn.data.coco_file import categories_of, collector_paused, entries_of, read_bytes
+from r3cnn.data.image_records import read_images
+from r3cnn.data.packed_segments import PackedSegments
 from r3cnn.structures import Size
+
+LONGEST_LIST = 800  # characters of names in a message
 
 
 @dataclass(frozen=True)
@@ -41,16 +32,18 @@ class Objects:
         boxes: (G, 4) float32 ``(x1, y1, x2, y2)``, inside the image.
         labels: (G,) int64 in [0, K).
         segments: Compressed run lengths of each object.
+        crowds: (C, 4) float32 boxes of the crowds that are not trained as background; none unless asked for.
     """
 
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     segments: tuple[bytes, ...]
+    crowds: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """I images and their A objects (no crowds), in the order of the file.
+    """I images, their A objects and, apart from these, their C crowds, in the order of the file.
 
     Attributes:
         file: The annotation file.
@@ -60,8 +53,10 @@ class Annotations:
         starts: (I + 1,) int64; the objects of image i are ``starts[i]`` to ``starts[i + 1]``.
         boxes: (A, 4) float32 ``(x1, y1, x2, y2)`` in pixels, inside the image.
         labels: (A,) int64 in [0, K).
-        segments: (N,) uint8; run lengths of all objects one after the other.
-        segment_starts: (A + 1,) int64.
+        rows: (A,) int64; where the segmentation of each object is.
+        segments: The segmentations, in no order.
+        crowd_starts: (I + 1,) int64; the crowds of image i are ``crowd_starts[i]`` to ``crowd_starts[i + 1]``.
+        crowds: (C, 4) float32 boxes like those of the objects.
         category_ids: The file's id of each of the K classes, in label order; a free one for a class that it lacks.
         rejected: The bad records that were left out.
     """
@@ -73,8 +68,10 @@ class Annotations:
     starts: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
-    segments: npt.NDArray[np.uint8]
-    segment_starts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    segments: PackedSegments
+    crowd_starts: npt.NDArray[np.int64]
+    crowds: npt.NDArray[np.float32]
     category_ids: tuple[int, ...]
     rejected: Rejected
 
@@ -89,41 +86,62 @@ class Annotations:
     def objects(self, index: int) -> Objects:
         """Objects of image ``index``."""
         first, last = self.starts[index], self.starts[index + 1]
-        cuts = self.segment_starts[first : last + 1].tolist()
-        segments = tuple(self.segments[a:b].tobytes() for a, b in pairwise(cuts))
-        return Objects(self.boxes[first:last], self.labels[first:last], segments)
+        size = self.size(index)
+        segments = tuple(self.segments.encoded(row, size) for row in self.rows[first:last].tolist())
+        crowds = self.crowds[self.crowd_starts[index] : self.crowd_starts[index + 1]]
+        return Objects(self.boxes[first:last], self.labels[first:last], segments, crowds)
 
 
-def read_annotations(
-    file: Path,
-    classes: Sequence[str],
-    on_bad_annotation: OnBadAnnotation = "error",
-    *,
-    may_lack_classes: bool = False,
-) -> Annotations:
-    """Reads, checks and packs a COCO file.
+@collector_paused()
+def read_index(file: Path, classes: Sequence[str], *, may_lack_classes: bool) -> tuple[Annotations, Problems]:
+    """Reads, checks and packs a COCO file; returns what is sound of it, and what is not.
 
-    Crowds are left out, as in the authors' code. So are objects with a side below 1 px or an ``area`` of 0, which are
-    too small to learn from. Evaluation, which does use both, reads the file itself, without the ``rejected`` records.
+    Crowds are kept apart from the objects. Left out, as in the authors' code, is what has a side below 1 px or an
+    ``area`` of 0, which is too small to learn from. Evaluation, which does use it, reads the file itself, without the
+    ``rejected`` records.
 
     Args:
         file: COCO JSON with ``images``, ``annotations`` and ``categories``.
         classes: Names of the K categories in label order.
-        on_bad_annotation: ``error`` raises at the first look, ``skip`` leaves bad records out, counts and logs them.
         may_lack_classes: Whether the file's categories may be a part of ``classes``, as is enough to evaluate on.
 
     Raises:
-        AnnotationError: For a file that is no COCO file, with other categories than ``classes``, or with a bad record.
+        AnnotationError: For a file that is no COCO file, or with other categories than ``classes``.
     """
-    content = load_content(file)
-    id_of = categories_of(file, content)
+    entries = entries_of(file, read_bytes(file))
+    id_of = categories_of(file, entries.categories)
     _check_classes(file, id_of, classes, may_lack_classes=may_lack_classes)
     labels = {id_of[name]: label for label, name in enumerate(classes) if name in id_of}
     problems = Problems(file)
-    images = _read_images(content["images"], problems)
-    objects = _read_objects(content["annotations"], images, labels, problems)
-    problems.report(on_bad_annotation)
-    return _pack(file, images, objects, _ids_of_labels(id_of, classes), rejected=problems.rejected)
+    images = read_images(file, entries.images, problems)
+    found = sort_records(file, entries.annotations, images, labels)
+    del entries  # the text of the file, most of the memory
+    columns, rows, segments = check_records(found, images, labels, problems)
+    del found
+    order = np.lexsort((columns.positions, columns.images))
+    columns, rows = columns.rows(order), rows[order]
+    is_object, is_crowd = ~columns.is_tiny & ~columns.is_crowd, ~columns.is_tiny & columns.is_crowd
+    annotations = Annotations(
+        file=file,
+        image_ids=images.ids,
+        sizes=images.sizes,
+        file_names=np.array(images.file_names, dtype=np.str_),
+        starts=_starts(columns.images[is_object], len(images.ids)),
+        boxes=columns.boxes[is_object],
+        labels=columns.labels[is_object],
+        rows=rows[is_object],
+        segments=segments,
+        crowd_starts=_starts(columns.images[is_crowd], len(images.ids)),
+        crowds=columns.boxes[is_crowd],
+        category_ids=_ids_of_labels(id_of, classes),
+        rejected=problems.rejected,
+    )
+    return annotations, problems
+
+
+def _starts(images: npt.NDArray[np.int64], num_images: int) -> npt.NDArray[np.int64]:
+    """(I + 1,) where each image's rows start, from the (A,) images of sorted rows."""
+    return np.searchsorted(images, np.arange(num_images + 1)).astype(np.int64)
 
 
 def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -132,7 +150,7 @@ def classes_of(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     Raises:
         AnnotationError: For a file that is no COCO file, or categories without a unique name and id.
     """
-    id_of = categories_of(file, load_content(file))
+    id_of = categories_of(file, entries_of(file, read_bytes(file)).categories)
     return tuple(id_of), tuple(id_of.values())
 
 
@@ -140,95 +158,16 @@ def _check_classes(file: Path, id_of: Mapping[str, int], classes: Sequence[str],
     missing = [name for name in classes if name not in id_of]
     unknown = [name for name in id_of if name not in classes]
     if unknown or (missing and not may_lack_classes):
-        got = f"missing in the file: {missing or 'none'}, unknown in it: {unknown or 'none'}"
+        got = f"missing in the file: {_listed(missing)}, unknown in it: {_listed(unknown)}"
         raise AnnotationError(f"{file}: its categories are not the {len(classes)} classes of the data config: {got}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = repr([*names]) if names else "none"
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}…"
 
 
 def _ids_of_labels(id_of: Mapping[str, int], classes: Sequence[str]) -> tuple[int, ...]:
     """The file's id of each class; a class that it lacks gets a free one, above all of the file's."""
     free = count(max(id_of.values()) + 1)
     return tuple(id_of[name] if name in id_of else next(free) for name in classes)
-
-
-@dataclass(frozen=True)
-class _Image:
-    file_name: str
-    size: Size
-
-
-@dataclass(frozen=True)
-class _Object:
-    box: Box
-    label: int
-    segment: bytes
-
-
-def _read_images(records: Sequence[Record], problems: Problems) -> dict[int, _Image]:
-    images: dict[int, _Image] = {}
-    for position, record in enumerate(records):
-        try:
-            image_id = checked_id(record)
-            if image_id in images:
-                raise ValueError("has the id of another image")
-            images[image_id] = _Image(checked_file_name(record), checked_size(record))
-        except ValueError as error:
-            problems.add("image", position, record.get("id"), str(error))
-    return images
-
-
-def _read_objects(
-    records: Sequence[Record], images: dict[int, _Image], labels: dict[int, int], problems: Problems
-) -> dict[int, list[_Object]]:
-    objects: dict[int, list[_Object]] = defaultdict(list)
-    seen: set[int] = set()
-    for position, record in enumerate(records):
-        try:
-            annotation_id = checked_id(record)
-            if annotation_id in seen:
-                raise ValueError("has the id of another annotation")
-            seen.add(annotation_id)
-            found = _read_object(record, images, labels)
-        except ValueError as error:
-            problems.add("annotation", position, record.get("id"), str(error))
-            continue
-        is_tiny = min(found.box[2] - found.box[0], found.box[3] - found.box[1]) < 1 or record.get("area") == 0
-        if not is_tiny and not record.get("iscrowd"):
-            objects[checked_id(record, "image_id")].append(found)
-    return objects
-
-
-def _read_object(record: Record, images: dict[int, _Image], labels: dict[int, int]) -> _Object:
-    image = images.get(checked_id(record, "image_id"))
-    if image is None:
-        raise ValueError(f"belongs to image {record['image_id']}, which is not in the file (or is bad itself)")
-    label = labels.get(checked_id(record, "category_id"))
-    if label is None:
-        raise ValueError(f"has unknown category {record['category_id']}")
-    check_area_and_crowd(record)
-    return _Object(checked_box(record, image.size), label, encode(record.get("segmentation"), image.size))
-
-
-def _pack(
-    file: Path,
-    images: dict[int, _Image],
-    objects: dict[int, list[_Object]],
-    category_ids: tuple[int, ...],
-    *,
-    rejected: Rejected,
-) -> Annotations:
-    ordered = [found for image_id in images for found in objects.get(image_id, [])]
-    counts = [len(objects.get(image_id, [])) for image_id in images]
-    lengths = [len(found.segment) for found in ordered]
-    return Annotations(
-        file=file,
-        image_ids=np.array(list(images), dtype=np.int64),
-        sizes=np.array([image.size for image in images.values()], dtype=np.int64).reshape(-1, 2),
-        file_names=np.array([image.file_name for image in images.values()], dtype=np.str_),
-        starts=np.cumsum([0, *counts], dtype=np.int64),
-        boxes=np.array([found.box for found in ordered], dtype=np.float32).reshape(-1, 4),
-        labels=np.array([found.label for found in ordered], dtype=np.int64),
-        segments=np.frombuffer(b"".join(found.segment for found in ordered), dtype=np.uint8),
-        segment_starts=np.cumsum([0, *lengths], dtype=np.int64),
-        category_ids=category_ids,
-        rejected=rejected,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from r3cnn.batch import Example
-from r3cnn.data.annotations import read_annotations
+from r3cnn.data.augmentation import Augmentation
 from r3cnn.data.checks import OnBadAnnotation, Rejected
-from r3cnn.data.dataset import CocoDataset
+from r3cnn.data.dataset import PAPER, CocoDataset, Crowd
 from r3cnn.data.loading import ImageError, collate
+from r3cnn.data.reading import read_annotations
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
@@ -45,9 +47,13 @@ class CocoDataModule(L.LightningDataModule):
         on_bad_annotation: ``error`` or ``skip``, see ``read_annotations``.
         mean: Mean of R, G and B on [0, 255]; the model's input is normalised with it on the device.
         std: Standard deviation of R, G and B on [0, 255].
+        crowd: ``drop`` or ``ignore``: whether images hand out the boxes of their crowds, see `CocoDataset`; validation
+            images as well, so that their RoIs are counted as those of training are. AP knows crowds from the file.
+        augmentation: What else than flips happens to training images; None for nothing.
         prepare: Makes or fetches the files, called once in each process before they are read; has to return at once
             when they are there.
         pin_memory: Whether batches are pinned for an asynchronous copy, where there is a GPU.
+        index_cache: Folder that the checked index of a large annotation file is kept in; None keeps nothing.
 
     Raises:
         ValueError: For a value out of range.
@@ -69,14 +75,19 @@ class CocoDataModule(L.LightningDataModule):
         on_bad_annotation: OnBadAnnotation,
         mean: Sequence[float],
         std: Sequence[float],
+        crowd: Crowd = "drop",
+        augmentation: Augmentation | None = None,
         prepare: Callable[[], None] | None = None,
         pin_memory: bool = False,
+        index_cache: str | Path | None = None,
     ) -> None:
         super().__init__()
         _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers, seed=seed)
         _check_image(image_size, mean, std, flip)
         if on_bad_annotation not in get_args(OnBadAnnotation):
             raise ValueError(f"on_bad_annotation is {on_bad_annotation!r}: {get_args(OnBadAnnotation)} are known")
+        if crowd not in get_args(Crowd):
+            raise ValueError(f"crowd is {crowd!r}: {get_args(Crowd)} are known")
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
         self.train, self.val = train.below(root), val.below(root)
@@ -87,20 +98,23 @@ class CocoDataModule(L.LightningDataModule):
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._workers, self._pin_memory = workers, pin_memory
         self._seed, self._flip = seed, flip
+        self._crowd: Crowd = crowd
+        self._augmentation = augmentation or PAPER
         self._on_bad_annotation: OnBadAnnotation = on_bad_annotation
         self._prepare = prepare
+        self._index_cache = None if index_cache is None else Path(index_cache).expanduser()
         self._position = (0, 0)
         self._sampler: TrainBatchSampler | None = None
 
     @cached_property
     def train_set(self) -> CocoDataset:
         """The training images, read on first use."""
-        return self._read(self.train, flip=self._flip, may_lack_classes=False)
+        return self._read(self.train, flip=self._flip, augmentation=self._augmentation, may_lack_classes=False)
 
     @cached_property
     def val_set(self) -> CocoDataset:
         """The validation images, read on first use."""
-        return self._read(self.val, flip=0.0, may_lack_classes=True)
+        return self._read(self.val, flip=0.0, augmentation=PAPER, may_lack_classes=True)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -153,19 +167,31 @@ class CocoDataModule(L.LightningDataModule):
         return self._loader(self.train_set, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Example]:
-        """Evaluation batches of this rank, one canvas each; yields ``Batch``. Ranks may have unequally many."""
+        """Evaluation batches of this rank, one canvas each; yields ``Batch``. Ranks may have unequally many.
+
+        The trainer's ``limit_val_batches`` holds for the batches of all ranks together: the same images on any number
+        of them. Lightning then applies it to those of each rank as well, where a number changes nothing any more but a
+        share would; so the trainer is given the number that a share stands for.
+        """
         rank, world = self._rank_and_world()
+        limit = 1.0 if self.trainer is None else self.trainer.limit_val_batches
         sizes = [resized_size((height, width), self.image_size) for height, width in self.val_set.sizes.tolist()]
-        sampler = EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world)
+        sampler = EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world, limit=limit)
+        if self.trainer is not None and limit < 1:
+            self.trainer.limit_val_batches = sampler.total
         return self._loader(self.val_set, sampler)
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _read(self, split: Split, *, flip: float, may_lack_classes: bool) -> CocoDataset:
+    def _read(self, split: Split, *, flip: float, augmentation: Augmentation, may_lack_classes: bool) -> CocoDataset:
         self.prepare_data()
         annotations = read_annotations(
-            split.annotation_file, self.classes, self._on_bad_annotation, may_lack_classes=may_lack_classes
+            split.annotation_file,
+            self.classes,
+            self._on_bad_annotation,
+            may_lack_classes=may_lack_classes,
+            index_cache=self._index_cache,
         )
         indices = split.select(annotations)
         first = split.image_folder / str(annotations.file_names[indices[0]])
@@ -177,7 +203,9 @@ class CocoDataModule(L.LightningDataModule):
             indices=indices,
             image_size=self.image_size,
             flip=flip,
+            augmentation=augmentation,
             seed=self._seed,
+            crowd=self._crowd,
         )
 
     def _loader(self, images: CocoDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader[Example]:
@@ -187,8 +215,17 @@ class CocoDataModule(L.LightningDataModule):
             collate_fn=collate,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
+            multiprocessing_context=_start_method() if self._workers else None,
             pin_memory=self._pin_memory and torch.cuda.is_available(),
         )
+
+
+def _start_method() -> str | None:
+    """How workers start: forked on Linux, where they share the index instead of each unpickling a copy of it.
+
+    That is Python's own way up to 3.13; later ones fork from a server that has nothing to share. None is Python's way.
+    """
+    return "fork" if sys.platform == "linux" else None
 
 
 def _check_counts(*, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:

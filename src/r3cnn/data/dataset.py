@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +12,15 @@ from torch.utils.data import Dataset
 
 from r3cnn.batch import Example
 from r3cnn.data.annotations import Annotations
-from r3cnn.data.loading import ImageError, load_image
+from r3cnn.data.augmentation import Augmentation
+from r3cnn.data.loading import ImageError, read_image
 from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
 from r3cnn.structures import Size
+
+Crowd = Literal["drop", "ignore"]
+PAPER = Augmentation()
+"""Every image at the same bounds, in its own colours."""
 
 
 class CocoDataset(Dataset[Example]):
@@ -25,7 +32,10 @@ class CocoDataset(Dataset[Example]):
         indices: (I,) positions in ``annotations`` of the images to use.
         image_size: Upper bounds of the (shorter, longer) side in pixels.
         flip: Probability in [0, 1] that an image is mirrored left to right.
-        seed: Seed of the run, >= 0; with epoch and image id it decides on the flip.
+        augmentation: What else happens to an image.
+        seed: Seed of the run, >= 0; with epoch and image id it decides on flip and augmentation.
+        crowd: ``drop``: crowds count as background, as in the authors' code; ``ignore``: their boxes are handed out,
+            so that boxes inside them are neither positive nor negative.
     """
 
     def __init__(
@@ -36,14 +46,18 @@ class CocoDataset(Dataset[Example]):
         indices: npt.NDArray[np.int64],
         image_size: tuple[int, int],
         flip: float = 0.0,
+        augmentation: Augmentation = PAPER,
         seed: int = 0,
+        crowd: Crowd = "drop",
     ) -> None:
         self.annotations = annotations
         self._folder = folder
         self._indices = indices
         self._image_size = image_size
         self._flip = flip
+        self._augmentation = augmentation
         self._seed = seed
+        self._crowd = crowd
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -58,6 +72,11 @@ class CocoDataset(Dataset[Example]):
         """Ids of the I images."""
         return tuple(self.annotations.image_ids[self._indices].tolist())
 
+    @property
+    def num_objects(self) -> int:
+        """Objects in the I images; crowds are none."""
+        return int(np.diff(self.annotations.starts)[self._indices].sum())
+
     def __getitem__(self, draw: Draw) -> Example:
         """The image at ``draw.item`` as augmented in ``draw.epoch``.
 
@@ -67,15 +86,21 @@ class CocoDataset(Dataset[Example]):
         index = int(self._indices[draw.item])
         image_id = int(self.annotations.image_ids[index])
         path = self._folder / str(self.annotations.file_names[index])
-        image, original_size = load_image(path, self._image_size)
+        pixels = read_image(path)
+        original_size = (pixels.shape[-2], pixels.shape[-1])
         _check_size(path, original_size, self.annotations.size(index))
-        size = (image.shape[-2], image.shape[-1])
-        flip = self._is_flipped(draw.epoch, image_id)
-        target = transform_objects(self.annotations.objects(index), original_size, size, flip=flip)
+        key = (self._seed, draw.epoch, image_id % 2**64)
+        frame = self._augmentation.frame(original_size, self._image_size, key)
+        image = self._augmentation.image(pixels, frame, key)
+        flip = self._is_flipped(key)
+        objects = self.annotations.objects(index)
+        if self._crowd == "drop":
+            objects = replace(objects, crowds=objects.crowds[:0])
+        target = transform_objects(objects, original_size, frame.size, flip=flip, window=frame.window)
         return Example(image.flip(-1) if flip else image, target, image_id, original_size)
 
-    def _is_flipped(self, epoch: int, image_id: int) -> bool:
-        return bool(np.random.default_rng((self._seed, epoch, image_id % 2**64)).random() < self._flip)
+    def _is_flipped(self, key: tuple[int, int, int]) -> bool:
+        return bool(np.random.default_rng(key).random() < self._flip)
 
 
 def _check_size(path: Path, found: Size, annotated: Size) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from r3cnn.batch import Batch, Example
 from r3cnn.data.transforms import resize_image, resized_size
 from r3cnn.structures import Size
+
+UPRIGHT = 1
+TURNS = range(2, 9)
+"""EXIF orientations: as it is, and those that mirror an image or turn it."""
 
 
 class ImageError(ValueError):
@@ -44,12 +48,19 @@ def read_image(path: Path) -> Tensor:
         ImageError: For a file that cannot be read as an image.
     """
     try:
-        with Image.open(path) as file:
+        # A stream, not a path: Pillow maps uncompressed TIFFs of a path with their sides swapped, if a tag turns them.
+        with path.open("rb") as stream, Image.open(stream) as file:
             ImageOps.exif_transpose(file, in_place=True)
             pixels = _to_rgb(file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as an image: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an EXIF tag turns or mirrors the image of a file that can be read."""
+    with path.open("rb") as stream, Image.open(stream) as file:
+        return file.getexif().get(ExifTags.Base.Orientation, UPRIGHT) in TURNS
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -98,28 +98,51 @@ class EvalBatchSampler(Sampler[list[Draw]]):
 
     The same images meet in the same batch on any number of ranks, so outputs do not depend on it, to the bit. A rank
     that none is left for repeats one that another rank has, since Lightning's loop passes over a rank without batches,
-    which would then be missing when the results come together; there every image counts once.
+    which would then be missing when the results come together; ``is_stand_in`` says so, for it must not count.
+    ``total`` is the number of batches of all ranks together.
 
     Args:
         sizes: (height, width) of the images after resizing, in data-set order.
         batch_size: Images per batch, at most.
         rank: This process, in [0, world).
         world: Number of processes.
+        limit: Use only the first batches of all ranks together: so many, or, as a float in [0, 1], this share of them.
+
+    Raises:
+        ValueError: For a share above 0 that is less than one batch.
     """
 
-    def __init__(self, sizes: Sequence[Size], *, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, sizes: Sequence[Size], *, batch_size: int, rank: int = 0, world: int = 1, limit: float = 1.0
+    ) -> None:
         by_canvas: dict[Size, list[int]] = {}
         for index, size in enumerate(sizes):
             by_canvas.setdefault(canvas_of(size), []).append(index)
         batches = [batch for members in by_canvas.values() for batch in _chunks(members, batch_size)]
         batches.sort(key=lambda batch: batch[0])
-        self._batches = batches[rank::world] or batches[-1:]
+        batches = batches[: _number_of(limit, len(batches))]
+        dealt = batches[rank::world]
+        self.total = len(batches)
+        self.is_stand_in = not dealt
+        self._batches = dealt or batches[-1:]
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         return iter([[Draw(0, index) for index in batch] for batch in self._batches])
+
+
+def _number_of(limit: float, count: int) -> int:
+    """How many of ``count`` batches are used; an int counts them, as Lightning understands its limits."""
+    if isinstance(limit, int):
+        return min(limit, count)
+    number = int(limit * count)
+    if number == 0 < limit and count:
+        raise ValueError(
+            f"limit_val_batches is {limit} of {count} batches, which is none: at least {1 / count} is needed"
+        )
+    return number
 
 
 def _chunks(members: Sequence[int], size: int) -> list[list[int]]:

@@ -1,9 +1,10 @@
-"""Resize and flip of an image and its objects, as the authors' pipeline does them (mmdetection 2.3 with OpenCV)."""
+"""Resize, cut and flip of an image and its objects; resize and flip as in mmdetection 2.3 with OpenCV."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,32 @@ from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
 
 MIN_SIDE = 1.0
 """Boxes whose shorter side is below this after resizing, in pixels of the network input, are not trained on."""
+
+
+class Window(NamedTuple):
+    """A part of an image in whole pixels.
+
+    Attributes:
+        left: First column.
+        top: First row.
+        width: Columns.
+        height: Rows.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def cuts(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """(G,) whether a part of each of (G, 4) boxes lies outside."""
+        first, last = np.array([self.left, self.top]), np.array([self.left + self.width, self.top + self.height])
+        return np.asarray((boxes[:, :2] < first).any(axis=1) | (boxes[:, 2:] > last).any(axis=1))
+
+    def clip(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(G, 4) boxes in pixels of the window, clipped to it."""
+        corner = np.array([self.left, self.top] * 2, dtype=np.float32)
+        return np.clip(boxes - corner, 0, np.array([self.width, self.height] * 2, dtype=np.float32))
 
 
 def resized_size(size: Size, image_size: tuple[int, int]) -> Size:
@@ -60,74 +87,109 @@ def flip_boxes(boxes: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.flo
     return flipped
 
 
-def transform_objects(objects: Objects, old: Size, new: Size, *, flip: bool) -> Target:
-    """Ground truth in pixels of the resized, perhaps mirrored image.
+def transform_objects(objects: Objects, old: Size, new: Size, *, flip: bool, window: Window | None = None) -> Target:
+    """Ground truth in pixels of the resized, perhaps cut, perhaps mirrored image.
+
+    An object that the cut goes through keeps what is left of its mask, and the box of that; without a pixel left it
+    is gone. Other boxes are only moved.
 
     Args:
         objects: G objects in pixels of the image file.
         old: Size of the image file.
         new: Size of the resized image.
         flip: Whether the resized image is mirrored left to right.
+        window: Part of the resized image that is kept; None for all of it.
     """
-    boxes = resize_boxes(objects.boxes, old, new)
+    window = window or Window(0, 0, new[1], new[0])
+    boxes, crowds = resize_boxes(objects.boxes, old, new), resize_boxes(objects.crowds, old, new)
+    is_cut = window.cuts(boxes)
+    boxes, crowds = window.clip(boxes), window.clip(crowds)
+    crowds = crowds[(crowds[:, 2] > crowds[:, 0]) & (crowds[:, 3] > crowds[:, 1])]
     if flip:
-        boxes = flip_boxes(boxes, new[1])
-    keep = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) >= MIN_SIDE
-    boxes = boxes[keep]
-    segments = [segment for segment, is_kept in zip(objects.segments, keep.tolist(), strict=True) if is_kept]
+        boxes, crowds = flip_boxes(boxes, window.width), flip_boxes(crowds, window.width)
+    keep = _is_trainable(boxes)
+    crops: list[Tensor] = []
+    corners: list[tuple[int, int]] = []
+    pixels = _Pixels(old, new, window, flip)
+    for number in np.flatnonzero(keep).tolist():
+        crop, corner = pixels.of(objects.segments[number], boxes[number].tolist())
+        if is_cut[number]:
+            boxes[number] = _visible_box(crop, corner, boxes[number])
+            keep[number] = bool(_is_trainable(boxes[number : number + 1])[0])
+        if keep[number]:
+            crops.append(crop)
+            corners.append(corner)
     return Target(
-        boxes=torch.from_numpy(boxes),
+        boxes=torch.from_numpy(boxes[keep]),
         labels=torch.from_numpy(objects.labels[keep]),
-        masks=_transform_masks(segments, boxes, old, new, flip=flip),
+        masks=InstanceMasks.from_windows(crops, corners, canvas_of((window.height, window.width))),
+        crowds=torch.from_numpy(crowds),
     )
 
 
-def _transform_masks(
-    segments: Sequence[bytes], boxes: npt.NDArray[np.float32], old: Size, new: Size, *, flip: bool
-) -> InstanceMasks:
-    """Nearest-neighbour resize, done only inside each object's window."""
-    rows, columns = _sources(old[0], new[0]), _sources(old[1], new[1])
-    if flip:
-        columns = columns[::-1]
-    crops, corners = [], []
-    for segment, box in zip(segments, boxes.tolist(), strict=True):
-        found = decode(segment, old)
-        x1, y1, x2, y2 = _window(box, found, old, new, flip=flip)
-        crop = torch.zeros(y2 - y1, x2 - x1, dtype=torch.uint8)
-        if found is not None:
-            inside = columns[x1:x2] - found.x
-            is_inside = (inside >= 0) & (inside < len(found.columns))
-            picked = found.columns[inside[is_inside]][:, rows[y1:y2]]
-            crop.numpy()[:, is_inside] = picked.T
-        crops.append(crop)
-        corners.append((x1, y1))
-    return InstanceMasks.from_windows(crops, corners, canvas_of(new))
+def _is_trainable(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) >= MIN_SIDE)
+
+
+def _visible_box(crop: Tensor, corner: tuple[int, int], box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The part of ``box`` that holds a pixel of the mask; of zero area where there is none."""
+    rows, columns = crop.any(dim=1).nonzero()[:, 0], crop.any(dim=0).nonzero()[:, 0]
+    if not len(rows):
+        return np.zeros(4, dtype=np.float32)
+    x, y = corner
+    least = np.array([x + int(columns[0]), y + int(rows[0])], dtype=np.float32)
+    largest = np.array([x + int(columns[-1]) + 1, y + int(rows[-1]) + 1], dtype=np.float32)
+    return np.concatenate([np.maximum(box[:2], least), np.minimum(box[2:], largest)])
+
+
+class _Pixels:
+    """Nearest-neighbour resize, cut and flip of masks, done only inside each object's window.
+
+    Args:
+        old: Size of the image file.
+        new: Size of the resized image.
+        window: Part of it that is kept.
+        flip: Whether that part is mirrored.
+    """
+
+    def __init__(self, old: Size, new: Size, window: Window, flip: bool) -> None:
+        self._old, self._new, self._window, self._flip = old, new, window, flip
+        self._rows = _sources(old[0], new[0])[window.top : window.top + window.height]
+        columns = _sources(old[1], new[1])[window.left : window.left + window.width]
+        self._columns = columns[::-1] if flip else columns
+
+    def of(self, segment: bytes, box: Sequence[float]) -> tuple[Tensor, tuple[int, int]]:
+        """Mask around ``box``, which is in pixels of the result, and the upper left corner of what is returned."""
+        found = decode(segment, self._old)
+        x1, y1, x2, y2 = self._place(box, found)
+        if found is None:
+            return torch.zeros(y2 - y1, x2 - x1, dtype=torch.uint8), (x1, y1)
+        top, bottom = found.rows
+        small = np.zeros((bottom - top + 2, len(found.columns) + 2), dtype=np.uint8)  # all that lies outside is border
+        small[1:-1, 1:-1] = found.columns[:, top:bottom].T
+        columns = np.clip(self._columns[x1:x2] - found.x + 1, 0, small.shape[1] - 1)
+        rows = np.clip(self._rows[y1:y2] - top + 1, 0, small.shape[0] - 1)
+        return torch.from_numpy(small.take(columns, axis=1).take(rows, axis=0)), (x1, y1)
+
+    def _place(self, box: Sequence[float], mask: Crop | None) -> tuple[int, int, int, int]:
+        """``(x1, y1, x2, y2)`` in whole pixels of the result that hold the box with 1 px around it, and the mask."""
+        x1, y1, x2, y2 = math.floor(box[0]) - 1, math.floor(box[1]) - 1, math.ceil(box[2]) + 1, math.ceil(box[3]) + 1
+        width, height = self._window.width, self._window.height
+        if mask is not None:
+            left, right = _span(mask.x, mask.x + len(mask.columns), self._old[1], self._new[1])
+            left, right = left - self._window.left, right - self._window.left
+            if self._flip:
+                left, right = width - right, width - left
+            top, bottom = _span(*mask.rows, self._old[0], self._new[0])
+            x1, x2 = min(x1, left), max(x2, right)
+            y1, y2 = min(y1, top - self._window.top), max(y2, bottom - self._window.top)
+        return max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
 
 
 def _sources(old: int, new: int) -> npt.NDArray[np.int64]:
     """Pixel of the old side that each pixel of the new side is picked from, as OpenCV's nearest neighbour does."""
     step = 1.0 / (new / old)
     return np.minimum(np.floor(np.arange(new) * step).astype(np.int64), old - 1)
-
-
-def _window(box: Sequence[float], mask: Crop | None, old: Size, new: Size, *, flip: bool) -> tuple[int, int, int, int]:
-    """``(x1, y1, x2, y2)`` in whole pixels of the new image that hold the box with 1 px around it, and the mask.
-
-    Args:
-        box: ``(x1, y1, x2, y2)`` in pixels of the new image.
-        mask: The mask in pixels of the image file; None for an empty one.
-        old: Size of the image file.
-        new: Size of the new image.
-        flip: Whether the new image is mirrored.
-    """
-    x1, y1, x2, y2 = math.floor(box[0]) - 1, math.floor(box[1]) - 1, math.ceil(box[2]) + 1, math.ceil(box[3]) + 1
-    if mask is not None:
-        left, right = _span(mask.x, mask.x + len(mask.columns), old[1], new[1])
-        if flip:
-            left, right = new[1] - right, new[1] - left
-        top, bottom = _span(*mask.rows, old[0], new[0])
-        x1, y1, x2, y2 = min(x1, left), min(y1, top), max(x2, right), max(y2, bottom)
-    return max(x1, 0), max(y1, 0), min(x2, new[1]), min(y2, new[0])
 
 
 def _span(first: int, stop: int, old: int, new: int) -> tuple[int, int]:

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict, get_args
+from typing import NoReturn, get_args
 
+import numpy as np
 from torchmetrics import Metric
 
 from r3cnn.batch import Batch
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance, load_ground_truth
+from r3cnn.evaluation.metrics import EvaluationResult, Metrics
 from r3cnn.evaluation.protocol import Backend, IouType, Precision, Protocol, Stats
-from r3cnn.evaluation.ranks import broadcast_from_first, gather_by_key
-from r3cnn.evaluation.records import AreaFrom, ImageRecord, ResultEntry, entries_of, instances_of, record_image
-from r3cnn.structures import Detections
+from r3cnn.evaluation.ranks import Ranks
+from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits, image_recall, objects_by_image
+from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
+from r3cnn.evaluation.seen import Seen, merge
+from r3cnn.schedule import ScoreFusion
+from r3cnn.structures import Detections, ScoredRois
 
-
-class Metrics(TypedDict):
-    """Content of ``metrics.json``: fractions in [0, 1], None where there is no ground truth.
-
-    ``box`` and ``mask`` are those of the last loop; ``loops`` holds every loop, counted from "1".
-    """
-
-    box: Stats
-    mask: Stats
-    per_class: dict[str, Stats]
-    loops: dict[str, dict[str, Stats]]
-    images: dict[str, int]
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What one evaluation gives.
-
-    Attributes:
-        metrics: Content of ``metrics.json``; equal on all ranks.
-        detections: Entries of ``detections.json``, those of the last loop by image id; empty on ranks other than 0.
-    """
-
-    metrics: Metrics
-    detections: list[ResultEntry]
+Precisions = tuple[Precision, Precision]
 
 
 class CocoAP(Metric):
@@ -51,7 +31,7 @@ class CocoAP(Metric):
     was told to skip. It is read at once, so a file that cannot be evaluated is noticed before any training.
 
     The result does not depend on the number of ranks or on the order of the images: all records come together on rank 0
-    by image id, so an image that two ranks saw counts once.
+    by image id. They must be those of the images that were handed out, each of them once.
 
     Args:
         annotations: COCO annotation file.
@@ -61,9 +41,13 @@ class CocoAP(Metric):
         rejected_images: Positions in the file's ``images`` of records that are no ground truth.
         rejected_annotations: Positions in the file's ``annotations`` of records that are no ground truth.
         backend: Library that matches and accumulates; both give the same numbers.
+        verify_backend: Run the other back-end as well and require that all statistics agree to 1e-12.
         area_from: Area that sorts a detected mask into small, medium or large: its own, or its box's (the convention
             behind most published small/medium/large mask figures).
         max_detections: Detections per image and category that count.
+        recall_at: Numbers of proposals, ascending, at which their average recall is told, if they are given.
+        timeout_minutes: How long ranks wait for the slowest of them and then for the scores, over a connection of their
+            own; whatever the time-out of the process group.
 
     Raises:
         ValueError: For an unknown option, a file that is no COCO file, or a category id without
@@ -82,8 +66,11 @@ class CocoAP(Metric):
         rejected_images: Collection[int] = (),
         rejected_annotations: Collection[int] = (),
         backend: Backend = "faster_coco_eval",
+        verify_backend: bool = False,
         area_from: AreaFrom = "mask",
         max_detections: int = 100,
+        recall_at: Sequence[int] = (),
+        timeout_minutes: float = 180.0,
     ) -> None:
         # The state is no tensor: this class gathers it itself, and a rank without any image must take part as well.
         super().__init__(sync_on_compute=False, compute_with_cache=False)
@@ -97,12 +84,16 @@ class CocoAP(Metric):
             raise FileNotFoundError(f"annotation file {self.annotations} does not exist")
         self.category_ids = tuple(category_ids)
         self.backend = backend
+        self.verify_backend = verify_backend
         self.area_from = area_from
         self.max_detections = max_detections
-        self.records: dict[int, ImageRecord] = {}
+        self.recall_at = checked_limits(recall_at)
+        self._ranks = Ranks(timedelta(minutes=timeout_minutes))
+        self._seen: Seen[ImageRecord] = Seen()
         self._truth = load_ground_truth(
             self.annotations, rejected_images=rejected_images, rejected_annotations=rejected_annotations
         )
+        self._objects = objects_by_image(self._truth.annotations)
         self._names = self._truth.category_names
         if classes is not None:
             self._names = dict(zip(self.category_ids, classes, strict=True))
@@ -110,44 +101,69 @@ class CocoAP(Metric):
         if missing:
             raise ValueError(f"{self.annotations} has no category {missing[0]}, which category_ids names")
 
-    def update(self, batch: Batch, per_loop: Sequence[Sequence[Detections]]) -> None:
+    def start(self, handed_out: Collection[int] | None = None) -> None:
+        """Forgets all detections and notes what is to come; called on all ranks at once, so they are connected here.
+
+        Args:
+            handed_out: Ids of the images that this rank is given, which ``compute`` insists on; None if not known.
+        """
+        self.reset()
+        self._ranks.open()
+        self._seen = Seen(None if handed_out is None else tuple(handed_out))
+
+    def update(
+        self,
+        batch: Batch,
+        per_loop: Sequence[Sequence[Detections]],
+        *,
+        fused: Mapping[ScoreFusion, Sequence[Sequence[Detections]]] | None = None,
+        candidates: Sequence[ScoredRois] = (),
+    ) -> None:
         """Adds the detections of a batch; masks become codes at once.
 
         Args:
             batch: The images; only ids and sizes are used.
             per_loop: Detections after each loop of each image, ``per_loop[loop][image]``.
+            fused: The same by other rules of score fusion, by the rule's name.
+            candidates: Proposals, then what each loop made of them; their recall is told at ``recall_at``.
 
         Raises:
             ValueError: If a loop has more or fewer entries than the batch has images, or there is no loop.
         """
         if not per_loop:
             raise ValueError("per_loop is empty: the detections of at least one loop are needed")
-        for loop, found in enumerate(per_loop, start=1):
-            if len(found) != len(batch):
-                raise ValueError(f"loop {loop} has detections of {len(found)} images, the batch holds {len(batch)}")
+        rules: Mapping[ScoreFusion, Sequence[Sequence[Detections]]] = fused or {}
+        for loops in (per_loop, *rules.values()):
+            for loop, found in enumerate(loops, start=1):
+                if len(found) != len(batch):
+                    raise ValueError(f"loop {loop} has detections of {len(found)} images, the batch holds {len(batch)}")
+        recalls = self._recalls(batch, candidates if self.recall_at else ())
         for number, image_id in enumerate(batch.image_ids):
-            loops = [found[number] for found in per_loop]
-            self.records[image_id] = record_image(loops, batch.sizes[number], batch.original_sizes[number])
+            own = [found[number] for found in per_loop]
+            others = {rule: [found[number] for found in loops] for rule, loops in rules.items()}
+            sizes = batch.sizes[number], batch.original_sizes[number]
+            self._seen.add(image_id, record_image(own, *sizes, fused=others, recall=recalls[number]))
+
+    def forward(self, *_: object) -> NoReturn:
+        """Refuses to be called: for the score of a batch torchmetrics would reset the metric and lose what it holds."""
+        raise TypeError("CocoAP has no score of a single batch: use update(), and compute() after the last one")
 
     def compute(self) -> EvaluationResult:
         """Evaluates all loops over the images of all ranks.
 
         Raises:
-            ValueError: If an image is not in the annotation file or has another size there, or numbers of loops differ.
+            ValueError: If an image is missing, came twice, was not handed out, is not in the annotation file or has
+                another size there, or numbers of loops differ.
+            TimeoutError: If another rank does not answer.
         """
-        records = gather_by_key(self.records)
-        metrics = broadcast_from_first(lambda: self._evaluate(records or {}))
-        detections = [
-            entry
-            for image_id, record in (records or {}).items()
-            for entry in entries_of(image_id, record.loops[-1], record.size, self.category_ids)
-        ]
-        return EvaluationResult(metrics, detections)
+        parts = self._ranks.gather(self._seen)
+        metrics = self._ranks.from_first(lambda: self._evaluate(merge(parts)))
+        return EvaluationResult(metrics, merge(parts), self.category_ids)
 
     def reset(self) -> None:
         """Forgets all detections; the ground truth stays loaded."""
         super().reset()
-        self.records = {}
+        self._seen = Seen()
 
     def _wrap_compute(self, compute: Callable[[], EvaluationResult]) -> Callable[[], EvaluationResult]:
         """Leaves ``compute`` as it is: torchmetrics' wrapper syncs tensor states and refuses frozen results."""
@@ -156,30 +172,66 @@ class CocoAP(Metric):
     def _evaluate(self, records: dict[int, ImageRecord]) -> Metrics:
         truth = self._truth
         num_loops = _check(records, truth, self.annotations)
-        loops = [
-            (self._precision(truth, records, loop, "bbox"), self._precision(truth, records, loop, "segm"))
-            for loop in range(num_loops)
-        ]
-        summaries = {str(n): {"box": box.summary(), "mask": mask.summary()} for n, (box, mask) in enumerate(loops, 1)}
+        loops = [self._precisions(records, [one.loops[loop] for one in records.values()]) for loop in range(num_loops)]
         box_aps, mask_aps = (precision.per_category() for precision in loops[-1])
         per_class: dict[str, Stats] = {
             self._names[key]: {"box": box_aps[key], "mask": mask_aps[key]} for key in self.category_ids
         }
-        images = {"seen": len(records), "total": len(truth.images)}
-        box, mask = (precision.summary() for precision in loops[-1])
-        return {"box": box, "mask": mask, "per_class": per_class, "loops": summaries, "images": images}
+        summaries = {str(number): summary(pair) for number, pair in enumerate(loops, start=1)}
+        last = summaries[str(num_loops)]
+        metrics: Metrics = {
+            "box": last["box"],
+            "mask": last["mask"],
+            "per_class": per_class,
+            "loops": summaries,
+            "images": {"seen": len(records), "total": len(truth.images)},
+        }
+        self._add_fusions(metrics, records, loops)
+        recalls = [record.recall for record in records.values() if record.recall is not None]
+        if recalls:
+            metrics["proposal_recall"] = average_recall(recalls, self.recall_at)
+        return metrics
 
-    def _precision(
-        self, truth: GroundTruth, records: dict[int, ImageRecord], loop: int, iou_type: IouType
-    ) -> Precision:
-        found: list[Instance] = []
-        for image_id, record in records.items():
-            detections = record.loops[loop]
-            found += instances_of(image_id, detections, record.size, self.category_ids, iou_type, self.area_from)
-        for number, instance in enumerate(found, start=1):
+    def _add_fusions(self, metrics: Metrics, records: dict[int, ImageRecord], own: Sequence[Precisions]) -> None:
+        """AP of the loops under every further rule; what a rule does not change, as after one loop, is not redone."""
+        rules = sorted({rule for record in records.values() for rule in record.fused})
+        for rule in rules:
+            loops: dict[str, dict[str, Stats]] = {}
+            for loop, precisions in enumerate(own):
+                found = [record.fused[rule][loop] for record in records.values()]
+                is_own = all(one is record.loops[loop] for one, record in zip(found, records.values(), strict=True))
+                loops[str(loop + 1)] = summary(precisions if is_own else self._precisions(records, found))
+            metrics.setdefault("score_fusions", {})[rule] = loops
+
+    def _recalls(self, batch: Batch, candidates: Sequence[ScoredRois]) -> list[ImageRecall | None]:
+        """Objects of each image that every stage reaches."""
+        if not candidates:
+            return [None] * len(batch)
+        stages = [ranked_boxes(stage, batch.sizes, batch.original_sizes, self.recall_at[-1]) for stage in candidates]
+        nothing = np.zeros((0, 4))
+        return [
+            image_recall([stage[number] for stage in stages], self._objects.get(image_id, nothing), self.recall_at)
+            for number, image_id in enumerate(batch.image_ids)
+        ]
+
+    def _precisions(self, records: dict[int, ImageRecord], found: Sequence[LoopRecord]) -> Precisions:
+        """Box and mask precision of detections, one entry per record."""
+        return self._precision(records, found, "bbox"), self._precision(records, found, "segm")
+
+    def _precision(self, records: dict[int, ImageRecord], found: Sequence[LoopRecord], iou_type: IouType) -> Precision:
+        truth, instances = self._truth, list[Instance]()
+        for (image_id, record), one in zip(records.items(), found, strict=True):
+            instances += instances_of(image_id, one, record.size, self.category_ids, iou_type, self.area_from)
+        for number, instance in enumerate(instances, start=1):
             instance["id"] = number
-        protocol = Protocol(list(records), self.category_ids, self.max_detections, self.backend)
-        return protocol.precision(truth.dataset(truth.annotations), truth.dataset(found), iou_type)
+        protocol = Protocol(list(records), self.category_ids, self.max_detections, self.backend, self.verify_backend)
+        return protocol.precision(truth.dataset(truth.annotations), truth.dataset(instances), iou_type)
+
+
+def summary(precisions: Precisions) -> dict[str, Stats]:
+    """Figures of boxes and masks."""
+    box, mask = precisions
+    return {"box": box.summary(), "mask": mask.summary()}
 
 
 def _check(records: dict[int, ImageRecord], truth: GroundTruth, path: Path) -> int:
@@ -195,13 +247,3 @@ def _check(records: dict[int, ImageRecord], truth: GroundTruth, path: Path) -> i
             f"images were evaluated with {counts[0]} and with {counts[-1]} loops: all need the same number"
         )
     return counts[0] if counts else 1
-
-
-def write_metrics(result: EvaluationResult, path: Path) -> None:
-    """Writes ``metrics.json``; undefined figures are null."""
-    path.write_text(json.dumps(result.metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_detections(result: EvaluationResult, path: Path) -> None:
-    """Writes ``detections.json``, a COCO results file with floats that read back exactly."""
-    path.write_text(json.dumps(result.detections, allow_nan=False) + "\n", encoding="utf-8")

@@ -21,6 +21,8 @@ from r3cnn.structures import Size
 BYTES_PER_PIXEL = 24
 # Sampling this many pixels too many costs about as much as one more launch of every kernel involved.
 PADDING_SLACK = 16_384
+PADDING_FACTOR = 1.15
+OUTSIDE = 3.0  # a grid coordinate beyond [-1, 1] by more than any mask's last cell
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def chunk_strips(strips: Sequence[Strip], max_pixels: int) -> list[list[Strip]]:
         width, height = max(width, strip.width), max(height, strip.height)
         used += strip.width * strip.height
         padded = (len(chunks[-1]) + 1) * width * height if chunks else 0
-        if chunks and padded <= min(max_pixels, 1.5 * used + PADDING_SLACK):
+        if chunks and padded <= min(max_pixels, PADDING_FACTOR * used + PADDING_SLACK):
             chunks[-1].append(strip)
         else:
             chunks.append([strip])
@@ -142,14 +144,15 @@ def _switches(
     columns = x + torch.arange(max(s.width for s in chunk), device=device)  # (S, w)
     rows = y + torch.arange(max(s.height for s in chunk), device=device)  # (S, h)
     x1, y1, x2, y2 = boxes[which[:, 0]].float().unsqueeze(2).unbind(dim=1)  # four times (S, 1)
-    across = (columns + 0.5 - x1) / (x2 - x1) * 2 - 1
-    down = (rows + 0.5 - y1) / (y2 - y1) * 2 - 1
+    # Padding samples far outside the grid, where everything is zero: no mask of it has to be applied afterwards.
+    across = torch.where(columns < right, (columns + 0.5 - x1) / (x2 - x1) * 2 - 1, OUTSIDE)
+    down = torch.where(rows < bottom, (rows + 0.5 - y1) / (y2 - y1) * 2 - 1, OUTSIDE)
     shape = (len(chunk), across.shape[1], down.shape[1])
-    grid = torch.stack([across[:, :, None].expand(shape), down[:, None, :].expand(shape)], dim=3)  # (S, w, h, 2)
+    grid = across.new_empty(*shape, 2)  # (S, w, h, 2)
+    grid[..., 0], grid[..., 1] = across[:, :, None], down[:, None, :]
     sampled = functional.grid_sample(masks[which[:, 0], None].float(), grid, mode="bilinear", align_corners=False)
     del grid
-    bits = sampled[:, 0] >= threshold  # (S, w, h): column by column
-    bits &= (columns < right)[:, :, None] & (rows < bottom)[:, None, :]
-    padded = functional.pad(bits, (1, 1))  # every column starts and ends switched off
-    strip, column, row = (padded[:, :, 1:] != padded[:, :, :-1]).nonzero().unbind(dim=1)
+    bits = torch.zeros(shape[0], shape[1], shape[2] + 2, dtype=torch.bool, device=device)
+    torch.ge(sampled[:, 0], threshold, out=bits[:, :, 1:-1])  # column by column; each starts and ends switched off
+    strip, column, row = (bits[:, :, 1:] != bits[:, :, :-1]).nonzero().unbind(dim=1)
     return which[strip, 0] * stride + (x[strip, 0] + column) * image_height + y[strip, 0] + row

@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, TypedDict
 
 import faster_coco_eval
 import numpy as np
@@ -22,6 +22,13 @@ Stats = dict[str, float | None]
 
 AREAS = ("all", "small", "medium", "large")
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10))
+BACKENDS: tuple[Backend, ...] = ("faster_coco_eval", "pycocotools")
+TOLERANCE = 1e-12
+RECALLED_AT = (1, 10)  # COCO's further numbers of detections, at which its recall is told
+
+
+class BackendMismatchError(RuntimeError):
+    """The two back-ends do not give the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -64,42 +71,121 @@ class Protocol:
         category_ids: Categories, by their ids in the annotation file.
         max_detections: Detections per image and category, best first.
         backend: Library that matches and accumulates; both give the same numbers.
+        is_verified: Run the other back-end as well and compare everything that the two give.
     """
 
     image_ids: Sequence[int]
     category_ids: Sequence[int]
     max_detections: int = 100
     backend: Backend = "faster_coco_eval"
+    is_verified: bool = False
 
     def precision(self, truth: Dataset, found: Dataset, iou_type: IouType) -> Precision:
-        """Evaluates detections against ground truth; both are written into by the libraries."""
-        category_ids = tuple(sorted(self.category_ids))
-        run = _run_faster if self.backend == "faster_coco_eval" else _run_pycocotools
-        values = run(truth, found, iou_type, (sorted(self.image_ids), list(category_ids), [self.max_detections]))
-        return Precision(values[..., 0], category_ids)
+        """Evaluates detections against ground truth; both are written into by the libraries.
+
+        Raises:
+            BackendMismatchError: If it is verified and a precision or a recall, of which all statistics are means,
+                differs by more than 1e-12: at any IoU threshold, category, object size, or number of detections.
+        """
+        ids = sorted(self.category_ids)
+        limits = [count for count in RECALLED_AT if self.is_verified and count < self.max_detections]
+        choice = (sorted(self.image_ids), ids, [*limits, self.max_detections])
+        other = next(backend for backend in BACKENDS if backend != self.backend)
+        copies = (_copy(truth), _copy(found)) if self.is_verified else None
+        curves = _RUNS[self.backend](truth, found, iou_type, choice)
+        if copies is not None:
+            _compare(curves, _RUNS[other](*copies, iou_type, choice), iou_type, (self.backend, other))
+        return Precision(curves.precision[..., -1], tuple(ids))
 
 
 Choice = tuple[list[int], list[int], list[int]]
 
 
-def _run_faster(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> NDArray[np.float64]:
+class Curves(NamedTuple):
+    """What a back-end gives, -1 where there is no ground truth.
+
+    Attributes:
+        precision: (T, R, K, A, M) float64, M numbers of detections.
+        recall: (T, K, A, M) float64.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+def _copy(dataset: Dataset) -> Dataset:
+    annotations = [one.copy() for one in dataset["annotations"]]
+    return {"images": dataset["images"], "categories": dataset["categories"], "annotations": annotations}
+
+
+def _compare(first: Curves, second: Curves, iou_type: IouType, names: tuple[Backend, Backend]) -> None:
+    for name, one, other in zip(Curves._fields, first, second, strict=True):
+        if one.shape != other.shape:
+            raise BackendMismatchError(
+                f"{iou_type} {name} has shape {one.shape} by {names[0]}, {other.shape} by {names[1]}"
+            )
+        far = np.abs(one - other)
+        if one.size and not far.max() <= TOLERANCE:  # a NaN is no agreement either
+            place = np.unravel_index(int(np.nanargmax(np.where(np.isnan(far), np.inf, far))), far.shape)
+            raise BackendMismatchError(
+                f"the back-ends disagree about {iou_type} {name} in {int((~(far <= TOLERANCE)).sum())} of {far.size} "
+                f"entries, most at {[int(index) for index in place]}: "
+                f"{names[0]} {one[place]}, {names[1]} {other[place]}"
+            )
+
+
+def _run_faster(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> Curves:
     evaluator = faster_coco_eval.COCOeval_faster(faster_coco_eval.COCO(truth), faster_coco_eval.COCO(found), iou_type)
     evaluator.params.imgIds, evaluator.params.catIds, evaluator.params.maxDets = choice
     evaluator.evaluate()
     evaluator.accumulate()
-    return cast(NDArray[np.float64], np.asarray(evaluator.eval["precision"]))
+    return Curves(np.asarray(evaluator.eval["precision"]), np.asarray(evaluator.eval["recall"]))
 
 
-def _run_pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> NDArray[np.float64]:
+def _run_pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> Curves:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress without a way to turn that off
-        indexed = []
-        for dataset in (truth, found):
-            coco = COCO()
-            coco.dataset = dataset
-            coco.createIndex()
-            indexed.append(coco)
-        evaluator = COCOeval(*indexed, iou_type)
-        evaluator.params.imgIds, evaluator.params.catIds, evaluator.params.maxDets = choice
-        evaluator.evaluate()
+        evaluator = _pycocotools(truth, found, iou_type, choice)
         evaluator.accumulate()
-    return cast(NDArray[np.float64], evaluator.eval["precision"])
+    return Curves(evaluator.eval["precision"], evaluator.eval["recall"])
+
+
+def _pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> COCOeval:
+    indexed = []
+    for dataset in (truth, found):
+        coco = COCO()
+        coco.dataset = dataset
+        coco.createIndex()
+        indexed.append(coco)
+    evaluator = COCOeval(*indexed, iou_type)
+    evaluator.params.imgIds, evaluator.params.catIds, evaluator.params.maxDets = choice
+    evaluator.evaluate()
+    return evaluator
+
+
+class MatchedImage(TypedDict):
+    """What pycocotools found out about one category in one image, at T IoU thresholds, for D detections, G objects."""
+
+    dtScores: Sequence[float]  # (D,) best first
+    dtMatches: NDArray[np.float64]  # (T, D) id of the object that each found, 0: none
+    dtIgnore: NDArray[np.bool_]  # (T, D) whether the detection does not count
+    gtIgnore: NDArray[np.int64]  # (G,) whether the object need not be found
+
+
+def match_with_pycocotools(
+    truth: Dataset, found: Dataset, iou_type: IouType, image_ids: Sequence[int], max_detections: int
+) -> list[list[MatchedImage | None]]:
+    """Matches detections of all sizes to ground truth; both are written into by the library.
+
+    Returns:
+        For every category in ascending order of ids, and every image in the order given; None where it has neither
+        an object nor a detection of that category.
+    """
+    ids = sorted(one["id"] for one in truth["categories"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = _pycocotools(truth, found, iou_type, ([*image_ids], ids, [max_detections]))
+    images, areas = len(image_ids), len(evaluator.params.areaRng)
+    flat = evaluator.evalImgs  # category by area by image; the first area is all sizes
+    return [flat[k * areas * images : k * areas * images + images] for k in range(len(ids))]
+
+
+_RUNS = {"faster_coco_eval": _run_faster, "pycocotools": _run_pycocotools}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from r3cnn.evaluation.ground_truth import Instance
 from r3cnn.evaluation.paste import paste_and_encode, to_original
 from r3cnn.evaluation.protocol import IouType
+from r3cnn.evaluation.recall import ImageRecall
 from r3cnn.evaluation.rle import EncodedMasks, Rle
-from r3cnn.structures import Detections, Size
+from r3cnn.schedule import ScoreFusion
+from r3cnn.structures import Detections, ScoredRois, Size
 
 AreaFrom = Literal["mask", "box"]
 
@@ -54,21 +56,65 @@ class LoopRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What every loop found in one image file of ``size`` pixels."""
+    """What was found in one image file.
+
+    Attributes:
+        size: Size of the file in pixels.
+        loops: What every loop found.
+        fused: The same with other rules of score fusion.
+        recall: Objects that proposals and loops reached, where that is wanted.
+    """
 
     size: Size
     loops: tuple[LoopRecord, ...]
+    fused: Mapping[ScoreFusion, tuple[LoopRecord, ...]] = field(default_factory=dict)
+    recall: ImageRecall | None = None
 
 
-def record_image(loops: Sequence[Detections], size: Size, original_size: Size) -> ImageRecord:
+def record_image(
+    loops: Sequence[Detections],
+    size: Size,
+    original_size: Size,
+    *,
+    fused: Mapping[ScoreFusion, Sequence[Detections]] | None = None,
+    recall: ImageRecall | None = None,
+) -> ImageRecord:
     """Brings the detections of one image, one per loop, to the pixels of its file.
 
     Args:
         loops: Detections after each loop, in pixels of the network input.
         size: Size of the resized image in pixels.
         original_size: Size of the image file in pixels.
+        fused: Detections after each loop with other rules of score fusion; those that are the loops' own, the very same
+            objects, are coded once.
+        recall: Kept as it is.
     """
-    return ImageRecord(original_size, tuple(record_loop(found, size, original_size) for found in loops))
+    own = tuple(record_loop(found, size, original_size) for found in loops)
+    known = {id(found): record for found, record in zip(loops, own, strict=True)}
+    others = {
+        rule: tuple(
+            known[id(found)] if id(found) in known else record_loop(found, size, original_size)
+            for found in found_by_rule
+        )
+        for rule, found_by_rule in (fused or {}).items()
+    }
+    return ImageRecord(original_size, own, others, recall)
+
+
+def ranked_boxes(
+    scored: ScoredRois, sizes: Sequence[Size], original_sizes: Sequence[Size], limit: int
+) -> list[NDArray[np.float64]]:
+    """Best boxes of each image, at most ``limit`` (N, 4) ``(x, y, width, height)`` in pixels of its file."""
+    scores = torch.where(scored.rois.valid, scored.scores, -torch.inf)
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :limit]
+    boxes = scored.rois.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    counts = scored.rois.valid.sum(dim=1).clamp(max=limit).tolist()
+    found = []
+    for count, image, size, original_size in zip(counts, boxes, sizes, original_sizes, strict=True):
+        corners = to_original(image[:count].float(), size, original_size).double().cpu().numpy()
+        corners[:, 2:] -= corners[:, :2]
+        found.append(corners)
+    return found
 
 
 def record_loop(found: Detections, size: Size, original_size: Size) -> LoopRecord:

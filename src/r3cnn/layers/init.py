@@ -10,7 +10,7 @@ def init_kaiming(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            _zero_bias(layer)
+            zero_bias(layer)
 
 
 def init_xavier(module: nn.Module) -> None:
@@ -18,15 +18,16 @@ def init_xavier(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            _zero_bias(layer)
+            zero_bias(layer)
 
 
 def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
     """Normal weights of the given standard deviation, zero bias."""
     nn.init.normal_(layer.weight, std=std)
-    _zero_bias(layer)
+    zero_bias(layer)
 
 
-def _zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+def zero_bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    """Zero bias, if the layer has one."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -27,12 +27,17 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     Returns:
         (..., N, M); 0 for boxes without area.
     """
+    intersection = pairwise_intersection(boxes, others)
+    union = box_areas(boxes)[..., :, None] + box_areas(others)[..., None, :] - intersection
+    return intersection / union.clamp(min=_MIN_UNION)
+
+
+def pairwise_intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """(..., N, M) shared area in square pixels of every box (..., N, 4) with every other box (..., M, 4)."""
     upper_left = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
     lower_right = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
     sides = (lower_right - upper_left).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = box_areas(boxes)[..., :, None] + box_areas(others)[..., None, :] - intersection
-    return intersection / union.clamp(min=_MIN_UNION)
+    return sides[..., 0] * sides[..., 1]
 
 
 def encode_boxes(boxes: Tensor, targets: Tensor, stds: Tensor | float) -> Tensor:

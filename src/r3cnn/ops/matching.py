@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r3cnn.ops.boxes import pairwise_iou
+from r3cnn.ops.boxes import box_areas, pairwise_intersection, pairwise_iou
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,20 @@ class Matcher:
         positive = (is_claimed | (best_iou >= self.foreground)) & valid
         negative = (best_iou < self.background) & valid & ~positive
         return Matches(best_iou, torch.where(is_claimed, claimant - 1, best_gt), positive, negative)
+
+
+def outside_crowds(boxes: Tensor, crowds: Tensor, most: float) -> Tensor:
+    """Which boxes lie in no crowd region: the others are neither positive nor negative.
+
+    Args:
+        boxes: (..., N, 4).
+        crowds: (..., C, 4); boxes without area hold nothing.
+        most: Part of a box's own area, in (0, 1], that may lie in one crowd.
+
+    Returns:
+        (..., N) bool.
+    """
+    if crowds.shape[-2] == 0:
+        return torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
+    inside = pairwise_intersection(boxes, crowds).amax(dim=-1) / box_areas(boxes).clamp(min=1e-6)
+    return inside <= most

@@ -1,4 +1,4 @@
-"""Non-maximum suppression inside groups, for a whole batch in one call."""
+"""Non-maximum suppression inside groups, for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -6,24 +6,60 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+# The cost of one call grows with the square of its boxes, that of many calls with their number (each is waited for).
+_LARGEST_CALL = 16_384
 
-def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy NMS in which only boxes of the same group suppress each other.
 
-    Every group is moved to a place of its own. This happens in float64, where adding the offset to a float32
-    coordinate is exact, so a box's fate does not depend on which other groups are in the batch.
+def nms_mask(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    allowed: Tensor,
+    iou_threshold: float,
+    *,
+    is_static: bool | None = None,
+) -> Tensor:
+    """Greedy NMS in which only boxes of the same image and group suppress each other.
+
+    Arithmetic is float64, and a box's fate does not depend on which other groups or images are in the batch.
 
     Args:
-        boxes: (N, 4) with non-negative coordinates.
-        scores: (N,).
-        groups: (N,) int64 >= 0, for example image and class in one number.
+        boxes: (B, N, 4) with non-negative coordinates.
+        scores: (B, N).
+        groups: (B, N) int64 >= 0, for example a class or a pyramid level.
+        allowed: (B, N) bool; other boxes have lower scores than all allowed ones of their group and are not kept.
         iou_threshold: A box is dropped if its IoU with a better one of its group is larger than this.
+        is_static: How often the host waits for the device depends on the shapes alone, else on the groups and boxes
+            that there are; ``None``: except on CPU, where waiting costs nothing.
 
     Returns:
-        (K,) int64 indices of the kept boxes, best score first.
+        (B, N) bool, which boxes are kept.
     """
+    if is_static is None:
+        is_static = boxes.device.type != "cpu"
+    image = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(groups)
+    keep = torch.zeros(groups.numel(), dtype=torch.bool, device=boxes.device)
+    flat = boxes.flatten(0, 1), scores.flatten()
+    if is_static:
+        number = image * (groups.max() + 1) + groups if groups.numel() else groups
+        images_at_once = max(1, _LARGEST_CALL // max(1, groups.shape[1]))
+        parts = torch.arange(groups.numel(), device=boxes.device).split(images_at_once * max(1, groups.shape[1]))
+        for rows in parts:
+            keep[rows[_apart(flat[0][rows], flat[1][rows], number.flatten()[rows], iou_threshold)]] = True
+    else:
+        rows = allowed.flatten().nonzero()[:, 0]
+        number = (image * (groups.max() + 1) + groups).flatten()[rows] if len(rows) else rows
+        order = number.argsort(stable=True)
+        _, counts = number[order].unique_consecutive(return_counts=True)
+        for group in rows[order].split(counts.tolist()):
+            keep[group[nms(flat[0][group].double(), flat[1][group].double(), iou_threshold)]] = True
+    return keep.view_as(groups) & allowed
+
+
+def _apart(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Indices kept by one call for all groups: each is moved to a place of its own, which in float64 is exact."""
     if boxes.shape[0] == 0:
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+        return groups
     stride = boxes.amax().double() + 1
     return nms(boxes.double() + (groups * stride)[:, None], scores.double(), iou_threshold)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from r3cnn.evaluation.coco_ap import Metrics
+    from r3cnn.evaluation.metrics import Metrics
+    from r3cnn.evaluation.protocol import Stats
 
 COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "S", "ap_medium": "M", "ap_large": "L"}
 CLASSES_PER_COLUMN = 20
@@ -23,18 +25,22 @@ def percent(value: float | None) -> str:
 
 def loop_table(metrics: Metrics) -> Table:
     """Box and mask AP after every loop, in percent; the last loop is the result."""
-    from rich.table import Table
-
     seen, total = metrics["images"]["seen"], metrics["images"]["total"]
     images = f"{total} images" if seen == total else f"{seen} of {total} images"
-    table = Table(title=f"Average precision after each loop (%), {images}", title_justify="left")
+    return _ap_table(f"Average precision after each loop (%), {images}", metrics["loops"])
+
+
+def _ap_table(title: str, loops: Mapping[str, Mapping[str, Stats]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
     table.add_column("loop", justify="right")
     table.add_column("of")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
-    for number, loop in enumerate(metrics["loops"].items(), start=1):
+    for number, loop in enumerate(loops.items(), start=1):
         name, kinds = loop
-        is_last = number == len(metrics["loops"])
+        is_last = number == len(loops)
         for kind in ("box", "mask"):
             cells = [percent(kinds[kind][key]) for key in COLUMNS]
             table.add_row(
@@ -75,6 +81,32 @@ def class_table(metrics: Metrics) -> Table | None:
     return table
 
 
+def fusion_tables(metrics: Metrics) -> list[Table]:
+    """Box and mask AP after every loop under each further rule of score fusion."""
+    tables = []
+    for rule, loops in metrics.get("score_fusions", {}).items():
+        tables.append(_ap_table(f"Average precision with score_fusion={rule} (%)", loops))
+    return tables
+
+
+def recall_table(metrics: Metrics) -> Table | None:
+    """Average recall of the proposals and after every loop, whatever the class; None where it was not asked for."""
+    from rich.table import Table
+
+    stages = metrics.get("proposal_recall", {})
+    if not stages:
+        return None
+    title = "Average recall, any class (%)"
+    table = Table(title=title, title_justify="left", min_width=len(title))
+    table.add_column("boxes after", justify="right")
+    for name in next(iter(stages.values())):
+        table.add_column(f"AR@{name.removeprefix('ar')}", justify="right")
+    for stage, values in stages.items():
+        label = "RPN" if stage == "rpn" else f"loop {stage}"
+        table.add_row(label, *[percent(value) for value in values.values()])
+    return table
+
+
 def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
     """Prints the table per loop and the table per class.
 
@@ -86,6 +118,11 @@ def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
 
     console = console or Console()
     console.print(loop_table(metrics))
+    for table in fusion_tables(metrics):
+        console.print(table)
+    recall = recall_table(metrics)
+    if recall is not None:
+        console.print(recall)
     classes = class_table(metrics)
     if classes is not None:
         console.print(classes)

@@ -20,6 +20,7 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 # Okabe and Ito's colours, which stay apart for colour-blind readers; one per loop.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK = "#202024"
+GRID = "#d9d9de"
 COLUMNS_PER_ROW = 3
 
 
@@ -65,7 +66,7 @@ def plot_training_curves(metrics_csv: Path, path: Path) -> None:
     FigureCanvasAgg(figure)
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(down, across, number)
-        _draw_panel(axes, panel, series)
+        draw_panel(axes, panel, series)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
@@ -141,7 +142,8 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return np.asarray((sums[stop] - sums[start]) / (stop - start))
 
 
-def _draw_panel(axes: Axes, panel: Panel, series: dict[str, Series]) -> None:
+def draw_panel(axes: Axes, panel: Panel, series: dict[str, Series]) -> None:
+    """Draws one diagram over the steps."""
     lowest, highest, last = 0.0, 0.0, 1.0
     for number, (label, column) in enumerate(panel.curves.items()):
         steps, values = series[column]
@@ -163,7 +165,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
     axes.set_xlabel("step", fontsize=9, color=INK)
     axes.tick_params(labelsize=8.5, colors=INK)
-    axes.grid(visible=True, color="#d9d9de", linewidth=0.6)
+    axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

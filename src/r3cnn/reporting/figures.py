@@ -48,7 +48,7 @@ def overlay(
         score_threshold: Detections with a lower score are left out.
     """
     marks = prediction_marks(detections, _size(image), class_names, score_threshold)
-    _save(draw_marks(_to_pillow(image), marks), path)
+    _save(draw_marks(to_pillow(image), marks), path)
 
 
 def draw_predictions(
@@ -77,7 +77,7 @@ def draw_predictions(
         (f"prediction: {len(predicted)} with score ≥ {score_threshold:g}", predicted),
         (f"ground truth: {len(truth)}", truth),
     ]
-    _save(_side_by_side(_to_pillow(image), panels), path)
+    _save(_side_by_side(to_pillow(image), panels), path)
 
 
 def draw_loop_strip(
@@ -109,7 +109,7 @@ def draw_loop_strip(
         ]
         mean = f"mean IoU {ious.mean():.3f}" if len(ious) and len(ground_truth) else "no IoU"
         panels.append((f"loop {loop}: {len(boxes)} boxes, {mean}", marks + dashed))
-    _save(_with_legend(_side_by_side(_to_pillow(image), panels)), path)
+    _save(_with_legend(_side_by_side(to_pillow(image), panels)), path)
 
 
 def best_ious(boxes: Tensor, truth: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def _size(image: Tensor) -> Size:
     return image.shape[-2], image.shape[-1]
 
 
-def _to_pillow(image: Tensor) -> Image.Image:
+def to_pillow(image: Tensor) -> Image.Image:
     """(3, H, W) uint8 RGB tensor -> pillow image."""
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
         raise ValueError(f"image must be (3, H, W) uint8, got {tuple(image.shape)} {image.dtype}")

@@ -1,19 +1,39 @@
-"""Finished runs side by side: tables for the terminal and for ``report.md``."""
+"""Finished runs side by side, and how the report looks on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from r3cnn.reporting.console import COLUMNS, percent
+from r3cnn.reporting.records import Record
 from r3cnn.reporting.runs import Run
+from r3cnn.reporting.tables import Table, mark, marks
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
 TITLE = "Results"
 NOTE = "Average precision in percent after the last loop scored; images seen of those in the annotation file."
+COST_NOTE = "What the runs took; a + marks a checkout with changes that are in no commit."
+COST_COLUMNS = (
+    "run",
+    "experiment",
+    "scale",
+    "seed",
+    "trainable parameters",
+    "train images/s",
+    "eval images/s",
+    "memory GiB",
+    "checkpoint MiB",
+    "device",
+    "commit",
+)
+GAP = 2
+ROW_NAMES = ("#", "Model", "Method")
 NAME_WIDTH = 10  # so that a narrow terminal does not break a folder's name letter by letter
 KINDS = ("box", "mask")
 
@@ -61,45 +81,124 @@ def loop_table(run: Run) -> TextTable:
     return TextTable(run.name, ("loop", "of", *COLUMNS.values()), tuple(rows), 2)
 
 
-def to_markdown(runs: Sequence[Run]) -> str:
-    """Content of ``report.md``."""
-    summary = summary_table(runs)
-    parts = [f"# {TITLE}", summary.title, _grid(summary)]
-    for run in runs:
-        table = loop_table(run)
-        parts += [f"## {table.title}", _grid(table)]
-    return "\n\n".join(parts) + "\n"
+def cost_table(runs: Sequence[Run]) -> TextTable:
+    """What the runs of the ledger took; no row for a run without a record."""
+    rows = [(run.name, *_costs(run.record)) for run in runs if run.record is not None]
+    return TextTable(COST_NOTE, COST_COLUMNS, tuple(rows), 3)
 
 
-def _grid(table: TextTable) -> str:
-    rule = ["---" if number < table.num_names else "---:" for number in range(len(table.columns))]
-    lines = [table.columns, rule, *table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def _costs(record: Record) -> tuple[str, ...]:
+    memory = None if record.train_memory_bytes is None else record.train_memory_bytes / 2**30
+    commit = "–" if record.git is None else record.git.commit[:10] + ("+" if record.git.is_dirty else "")
+    ranks = f" x {record.ranks}" if record.ranks > 1 else ""
+    return (
+        record.name,
+        record.scale,
+        str(record.seed),
+        f"{record.parameters.trainable:,}",
+        _decimal(record.images_per_second.train),
+        _decimal(record.images_per_second.eval),
+        _decimal(memory),
+        _decimal(record.checkpoint_mib),
+        record.device + ranks,
+        commit,
+    )
 
 
-def print_report(runs: Sequence[Run], console: Console | None = None) -> None:
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def print_report(runs: Sequence[Run], tables: Sequence[Table] = (), console: Console | None = None) -> None:
     """Prints the same tables.
 
     Args:
         runs: What to show.
+        tables: Those of the paper.
         console: Where to; standard output by default.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     console = console or Console()
-    for text_table in (summary_table(runs), *map(loop_table, runs)):
-        table = Table(title=Text(text_table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
-        table.padding = (0, 1, 0, 0)
-        for number, heading in enumerate(text_table.columns):
-            is_name = number < text_table.num_names
-            width = NAME_WIDTH if heading == "run" else None
-            justify: Literal["left", "right"] = "left" if is_name else "right"
-            stacked = heading.replace(" ", "\n")
-            table.add_column(stacked, justify=justify, overflow="fold", min_width=width, no_wrap=not is_name)
-        for row in text_table.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+    for table in tables:
+        print_table(table, console)
+    costs = cost_table(runs)
+    shown = [summary_table(runs)] if runs else []
+    for text_table in (*shown, *([costs] if costs.rows else []), *map(loop_table, runs)):
+        console.print(_grid(text_table))
         console.print()
+
+
+def _grid(text_table: TextTable) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=Text(text_table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for number, heading in enumerate(text_table.columns):
+        is_name = number < text_table.num_names
+        width = NAME_WIDTH if heading == "run" else None
+        justify: Literal["left", "right"] = "left" if is_name else "right"
+        stacked = heading.replace(" ", "\n")
+        table.add_column(stacked, justify=justify, overflow="fold", min_width=width, no_wrap=not is_name)
+    for row in text_table.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Prints a table of the paper, in several parts where the terminal is too narrow for all quantities at once."""
+    from rich.text import Text
+
+    console.print(Text(table.title, style="bold"))
+    console.print(Text(table.subtitle))
+    for chosen in parts_of(table, console.width):
+        console.print(_part(table, chosen))
+    for number, text in enumerate(table.notes):
+        console.print(Text(f"({mark(number)}) {text}", style="dim"))
+    console.print()
+
+
+def parts_of(table: Table, width: int) -> list[list[int]]:
+    """Positions of the columns of each part: those that name a row, and as many quantities as fit."""
+    widths = [max(map(len, column)) + GAP + 1 for column in zip(*_texts(table), strict=True)]
+    kept = [number for number, column in enumerate(table.columns) if column.heading in ROW_NAMES]
+    others = [number for number in range(len(table.columns)) if number not in kept]
+    quantities = [
+        [*members] for _, members in groupby(others, key=lambda number: table.columns[number].group or number)
+    ]
+    parts = [kept]
+    for members in quantities:
+        if sum(widths[number] for number in (*parts[-1], *members)) > width and parts[-1] != kept:
+            parts.append(kept)
+        parts[-1] = [*parts[-1], *members]
+    return parts
+
+
+def _texts(table: Table) -> Iterator[tuple[str, ...]]:
+    """All that stands in the table, line by line; a heading has two."""
+    yield tuple(column.group for column in table.columns)
+    yield tuple(column.heading + _marks(column.notes) for column in table.columns)
+    for row in table.rows:
+        yield tuple(cell.text + _marks(cell.notes) for cell in row)
+
+
+def _part(table: Table, chosen: Sequence[int]) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP, 0, 0), collapse_padding=True)
+    groups, headings, *rows = _texts(table)
+    for number in chosen:
+        heading = "\n".join(filter(None, (groups[number], headings[number])))
+        justify: Literal["left", "right"] = "right" if table.columns[number].is_number else "left"
+        grid.add_column(Text(heading), justify=justify, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(row[number]) for number in chosen))
+    return grid
+
+
+def _marks(notes: tuple[int, ...]) -> str:
+    return f" ({marks(notes)})" if notes else ""

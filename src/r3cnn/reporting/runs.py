@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from r3cnn.evaluation.coco_ap import Metrics
+from r3cnn.evaluation.metrics_format import Metrics
+from r3cnn.reporting.records import FILE as RECORD_FILE
+from r3cnn.reporting.records import Record, read_record
 
 METRICS_FILE, CONFIG_FILE = "metrics.json", "config.yaml"
 NEEDED_METRICS = ("box", "mask", "loops", "images")
@@ -26,6 +27,8 @@ class Run:
         heads: Head of each training loop.
         iou_thresholds: IoU threshold of each training loop.
         metrics: Content of ``metrics.json``.
+        config: Resolved configuration.
+        record: What the ledger says; None for an evaluation, or a run of an older version.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Run:
     heads: tuple[int, ...]
     iou_thresholds: tuple[float, ...]
     metrics: Metrics
+    config: Config
+    record: Record | None = None
 
 
 def find_runs(parents: Sequence[Path]) -> list[Path]:
@@ -41,7 +46,8 @@ def find_runs(parents: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    found = sorted({path.parent for parent in parents for path in parent.rglob(METRICS_FILE)})
+    names = (METRICS_FILE, RECORD_FILE)
+    found = sorted({path.parent for parent in parents for name in names for path in parent.rglob(name)})
     if not found:
         places = " and ".join(f"{parent}/" for parent in parents)
         raise FileNotFoundError(
@@ -52,30 +58,35 @@ def find_runs(parents: Sequence[Path]) -> list[Path]:
 
 
 def read_run(folder: Path, read_config: Callable[[Path], Config]) -> Run:
-    """Reads one run.
+    """Reads one run: its last evaluation, and its entry in the ledger where it has one, which is enough by itself.
 
     Args:
         folder: What the run wrote into.
         read_config: Reads a yaml file as plain containers.
 
     Raises:
-        FileNotFoundError: If ``metrics.json`` or ``config.yaml`` is missing.
+        FileNotFoundError: If ``metrics.json`` or ``config.yaml`` is missing, and ``result.json`` as well.
         ValueError: If one of them is not what a run writes.
     """
-    metrics_path, config_path = folder / METRICS_FILE, folder / CONFIG_FILE
+    metrics_path, config_path, record_path = folder / METRICS_FILE, folder / CONFIG_FILE, folder / RECORD_FILE
+    record = read_record(folder) if record_path.is_file() else None
+    if record is not None and not (metrics_path.is_file() and config_path.is_file()):
+        return _run(folder, record.config, record.metrics, record, record_path)
     if not metrics_path.is_file():
         raise FileNotFoundError(f"{folder} has no {METRICS_FILE}: it is no folder of a finished train or evaluate run")
     if not config_path.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG_FILE}, which every train and evaluate run writes")
-    metrics = _read_metrics(metrics_path)
-    config = read_config(config_path)
+    return _run(folder, read_config(config_path), _read_metrics(metrics_path), record, config_path)
+
+
+def _run(folder: Path, config: Config, metrics: Metrics, record: Record | None, source: Path) -> Run:
     try:
         schedule = _mapping(_mapping(_mapping(config["model"])["roi_heads"])["schedule"])
         heads, thresholds = cast(list[int], schedule["heads"]), cast(list[float], schedule["iou_thresholds"])
         data = _data_name(_mapping(config["data"]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{config_path} is no configuration of a train or evaluate run: {error}") from error
-    return Run(str(folder), data, tuple(heads), tuple(thresholds), metrics)
+        raise ValueError(f"{source} is no configuration of a train or evaluate run: {error}") from error
+    return Run(str(folder), data, tuple(heads), tuple(thresholds), metrics, config, record)
 
 
 def _read_metrics(path: Path) -> Metrics:

@@ -2,70 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from r3cnn.ops.boxes import clip_boxes, decode_boxes
 from r3cnn.ops.fusion import fuse_scores
-from r3cnn.ops.masks import mask_targets
 from r3cnn.ops.sampling import BalancedSampler
 from r3cnn.roi.box_heads import BoxHead, BoxOutput
+from r3cnn.roi.early_exit import LoopExit, StayInLoops
 from r3cnn.roi.extractors import RoIExtractor
-from r3cnn.roi.inference import DetectionSettings, SelectedBoxes, select_boxes
-from r3cnn.roi.losses import box_loss, class_loss, mask_loss, select_class, select_deltas
-from r3cnn.roi.mask_heads import MaskHead
+from r3cnn.roi.inference import DetectionSettings, SelectedBoxes, select_boxes, to_detections
+from r3cnn.roi.loop_output import LoopOutput
+from r3cnn.roi.losses import box_loss, class_loss, mask_loss, select_deltas
+from r3cnn.roi.mask_branch import MaskBranch
+from r3cnn.roi.mask_iou_heads import MaskSamples
 from r3cnn.roi.training_rois import BatchTargets, Samples, sample_rois
-from r3cnn.schedule import LoopSchedule
-from r3cnn.structures import Detections, RoiRows, Rois
-
-
-class MaskHeadFactory(Protocol):
-    """Builds one mask head."""
-
-    def __call__(self, *, feedback: bool) -> MaskHead:
-        """New weights at every call."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopOutput:
-    """What one loop saw and made of it.
-
-    Attributes:
-        head: Index of the head that ran.
-        samples: RoIs that the loop saw, S slots per image; labelled in training.
-        rows: The same RoIs as N rows, with empty slots left out where that is allowed.
-        box: Class logits (N, K + 1) and deltas (N, 4) or (N, 4K) of the rows.
-        refined: (B, S) RoIs that the next loop gets.
-    """
-
-    head: int
-    samples: Samples
-    rows: RoiRows
-    box: BoxOutput
-    refined: Rois
+from r3cnn.schedule import LoopSchedule, ScoreFusion
+from r3cnn.structures import Detections, LoopObserver, LoopTrace, RoiRows, Rois
 
 
 class RoIHeads(nn.Module):
     """Refines RoIs loop by loop and predicts boxes, classes and masks.
 
+    Attributes:
+        early_exit: Which RoIs go through which loops at inference; all through all of them unless something else is
+            put here.
+
     Args:
         schedule: Which head runs in which loop, at which IoU threshold.
         num_classes: K, foreground classes.
         box_extractor: Pools RoIs for the box heads.
-        mask_extractor: Pools RoIs for the mask heads.
         box_head: Called once per head; every call must make new weights.
-        mask_head: Called once per head with ``feedback``; every call must make new weights.
+        mask_branch: Called with the schedule; predicts the masks.
         sampler: RoIs per image that are trained in each loop.
+        crowd_iof: Part of a RoI, in (0, 1], that may lie in a crowd; others are neither positive nor negative.
         box_loss_beta: Where smooth-L1 turns from square to linear; 0 is L1.
-        mask_size: M, side of the mask targets.
         detection: Thresholds of inference.
-        static_shapes: Keep empty RoI slots, so that shapes never depend on the data and nothing is read from the
-            device; ``None``: except on CPU, where leaving them out is faster and costs nothing.
+        static_shapes: Keep empty RoI slots, so that shapes never depend on the data and training reads nothing from
+            the device; ``None``: except on CPU, where leaving them out is faster and costs nothing.
     """
 
     def __init__(
@@ -74,26 +52,24 @@ class RoIHeads(nn.Module):
         schedule: LoopSchedule,
         num_classes: int,
         box_extractor: RoIExtractor,
-        mask_extractor: RoIExtractor,
         box_head: Callable[[], BoxHead],
-        mask_head: MaskHeadFactory,
+        mask_branch: Callable[[LoopSchedule], MaskBranch],
         sampler: BalancedSampler,
+        crowd_iof: float,
         box_loss_beta: float,
-        mask_size: int,
         detection: DetectionSettings,
         static_shapes: bool | None = None,
     ) -> None:
         super().__init__()
         self.schedule, self.num_classes = schedule, num_classes
-        self.box_extractor, self.mask_extractor = box_extractor, mask_extractor
-        heads = range(schedule.num_heads)
+        self.box_extractor = box_extractor
         self.delta_stds: Tensor
         self.register_buffer("delta_stds", torch.tensor(schedule.delta_stds), persistent=False)
-        self.box_heads = nn.ModuleList(cast(nn.Module, box_head()) for _ in heads)
-        has_feedback = [h in schedule.feedback_heads and schedule.mask_feedback != "off" for h in heads]
-        self.mask_heads = nn.ModuleList(cast(nn.Module, mask_head(feedback=own)) for own in has_feedback)
-        self.sampler, self.box_loss_beta, self.mask_size = sampler, box_loss_beta, mask_size
+        self.box_heads = nn.ModuleList(cast(nn.Module, box_head()) for _ in range(schedule.num_heads))
+        self.mask_branch = mask_branch(schedule)
+        self.sampler, self.crowd_iof, self.box_loss_beta = sampler, crowd_iof, box_loss_beta
         self.detection, self.static_shapes = detection, static_shapes
+        self.early_exit: LoopExit = StayInLoops()
 
     def run_loops(
         self,
@@ -102,8 +78,10 @@ class RoIHeads(nn.Module):
         limits: Tensor,
         heads: Sequence[int],
         select: Callable[[int, Rois], Samples],
-    ) -> list[LoopOutput]:
+    ) -> Iterator[LoopOutput]:
         """Refine the RoIs once per loop: one loop is Mask R-CNN, one head per loop a cascade, one head for all R3-CNN.
+
+        A loop runs when its output is asked for, so that what it needs can be given up before the next one.
 
         Args:
             features: Pyramid levels (B, C, H, W).
@@ -112,14 +90,13 @@ class RoIHeads(nn.Module):
             heads: Head of each loop.
             select: Which RoIs loop t works on: sampled at its IoU threshold in training, all of them at inference.
         """
-        outputs = []
         for loop, head in enumerate(heads):
             samples = select(loop, rois)
             rows = self._rows(samples.rois)
             box = self.box_heads[head](self.box_extractor(features, rows))
-            rois = self._refine(head, samples, rows, box, limits)
-            outputs.append(LoopOutput(head, samples, rows, box, rois))
-        return outputs
+            refined = self._refine(head, samples, rows, box, limits)
+            yield LoopOutput(head, rois, samples, rows, box, refined)
+            rois = refined
 
     def losses(
         self,
@@ -128,18 +105,49 @@ class RoIHeads(nn.Module):
         limits: Tensor,
         targets: BatchTargets,
         generator: torch.Generator | None,
+        observe: LoopObserver | None = None,
     ) -> dict[str, Tensor]:
-        """``loop{t}/cls``, ``loop{t}/box`` and ``loop{t}/mask`` of each training loop t = 1, 2, …, not weighted."""
+        """``loop{t}/cls``, ``loop{t}/box``, ``loop{t}/mask`` of each training loop t = 1, 2, …, and ``mask_iou``."""
+        by_loop = self.losses_by_loop(features, rois, limits, targets, generator, observe)
+        return {name: loss for losses in by_loop for name, loss in losses.items()}
+
+    def losses_by_loop(
+        self,
+        features: Sequence[Tensor],
+        rois: Rois,
+        limits: Tensor,
+        targets: BatchTargets,
+        generator: torch.Generator | None,
+        observe: LoopObserver | None = None,
+    ) -> Iterator[dict[str, Tensor]]:
+        """The same, loop by loop; no gradient goes from one loop to another one, as RoIs are detached between them."""
 
         def sample(loop: int, rois: Rois) -> Samples:
             return self.sample(loop, rois, targets, generator)
 
-        losses: dict[str, Tensor] = {}
+        traces: list[LoopTrace] = []
         for loop, output in enumerate(self.run_loops(features, rois, limits, self.schedule.heads, sample)):
-            losses |= {f"loop{loop + 1}/{name}": value for name, value in self._box_losses(output, targets).items()}
-            samples = sample(loop, output.refined) if self.schedule.interleaved else output.samples
-            losses[f"loop{loop + 1}/mask"] = self._mask_loss(features, loop, samples.positives(), targets)
-        return losses
+            traces.append(output.trace)
+            again = sample(loop, output.refined) if self.schedule.interleaved else output.samples
+            yield self._loop_losses(features, loop, output, again.positives(), targets)
+        if observe is not None:
+            observe(traces)
+
+    def _loop_losses(
+        self, features: Sequence[Tensor], loop: int, output: LoopOutput, positives: Samples, targets: BatchTargets
+    ) -> dict[str, Tensor]:
+        losses = self._box_losses(output, targets)
+        masks = self._train_masks(features, loop, positives, targets)
+        losses["mask"] = mask_loss(masks.logits, masks.wanted, masks.rows.valid)
+        is_last = loop + 1 == self.schedule.num_loops
+        scored = self.mask_branch.iou_head.losses(masks, targets) if is_last else {}
+        return {f"loop{loop + 1}/{name}": loss for name, loss in losses.items()} | scored
+
+    def loss_weights(self) -> dict[str, float]:
+        """Factor of each entry of ``losses`` in the total loss."""
+        loops = enumerate(self.schedule.loss_weights, start=1)
+        weights = {f"loop{loop}/{name}": weight for loop, weight in loops for name in ("cls", "box", "mask")}
+        return weights | self.mask_branch.iou_head.loss_weights
 
     def sample(self, loop: int, rois: Rois, targets: BatchTargets, generator: torch.Generator | None = None) -> Samples:
         """RoIs that training loop ``loop`` (from 0) works on, at its own IoU threshold."""
@@ -147,6 +155,7 @@ class RoIHeads(nn.Module):
             rois,
             targets,
             iou_threshold=self.schedule.iou_thresholds[loop],
+            crowd_iof=self.crowd_iof,
             num_classes=self.num_classes,
             sampler=self.sampler,
             generator=generator,
@@ -154,42 +163,40 @@ class RoIHeads(nn.Module):
 
     def detect(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[Detections]:
         """Detections of each image after the last evaluation loop."""
-        return self.conclude(features, self._inference_loops(features, rois, limits), limits)
+        return self.conclude(features, self.inference_loops(features, rois, limits), limits)
 
     def detect_per_loop(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[list[Detections]]:
         """Detections [loop][image]: what ``detect`` gives with 1, 2, … evaluation loops, from one run of the loops."""
-        outputs = self._inference_loops(features, rois, limits)
+        outputs = self.inference_loops(features, rois, limits)
         return [self.conclude(features, outputs[: loop + 1], limits) for loop in range(len(outputs))]
 
     def conclude(self, features: Sequence[Tensor], outputs: Sequence[LoopOutput], limits: Tensor) -> list[Detections]:
         """Detections of each image from the loops run so far: fused scores, the last boxes, fused masks."""
+        probabilities, boxes = self.classify(outputs, limits, self.schedule.score_fusion)
+        selected = select_boxes(probabilities, boxes, outputs[-1].samples.rois.valid, self.detection)
+        return self.detections(selected, *self.predict_masks(features, selected, outputs))
+
+    def classify(self, outputs: Sequence[LoopOutput], limits: Tensor, rule: ScoreFusion) -> tuple[Tensor, Tensor]:
+        """Fused probabilities (B, S, K + 1) and boxes (B, S, 4) or (B, S, K, 4) after the loops run so far."""
         last = outputs[-1]
         slots = last.samples.rois.valid
-        probabilities = fuse_scores([output.box.logits for output in outputs], self.schedule.score_fusion)
+        probabilities = fuse_scores([output.box.logits for output in outputs], rule)
         boxes = clip_boxes(last.rows.scatter(self._class_boxes(last), slots), limits)
-        selected = select_boxes(last.rows.scatter(probabilities, slots), boxes, slots, self.detection)
-        masks = self._mask_probabilities(features, selected, len(outputs))
-        counts = selected.rois.valid.sum(dim=1).tolist()
-        return [
-            Detections(
-                boxes[:n],
-                scores[:n],
-                labels[:n],
-                mask[:n],
-                scores[:n],
-                mask_threshold=self.detection.mask_threshold,
-            )
-            for n, boxes, scores, labels, mask in zip(
-                counts, selected.rois.boxes, selected.scores, selected.labels, masks, strict=True
-            )
-        ]
+        return last.rows.scatter(probabilities, slots), boxes
 
-    def _inference_loops(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[LoopOutput]:
-        heads = self.schedule.eval_heads
-        return self.run_loops(features, rois, limits, heads, lambda _, rois: Samples.unlabelled(rois))
+    def detections(self, selected: SelectedBoxes, masks: Tensor, mask_scores: Tensor) -> list[Detections]:
+        """Selected boxes with (B, D, M, M) masks and their (B, D) scores, image by image."""
+        return to_detections(
+            selected, masks, mask_scores, has_mask_scores=self.mask_branch.iou_head.has_scores, settings=self.detection
+        )
 
-    def _mask_head(self, head: int) -> MaskHead:
-        return cast(MaskHead, self.mask_heads[head])
+    def inference_loops(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[LoopOutput]:
+        """All evaluation loops over all RoIs that do not leave early."""
+
+        def loops(rois: Rois, heads: Sequence[int]) -> list[LoopOutput]:
+            return list(self.run_loops(features, rois, limits, heads, lambda _, rois: Samples.unlabelled(rois)))
+
+        return self.early_exit.run(loops, rois, self.schedule.eval_heads, self.delta_stds)
 
     def _rows(self, rois: Rois) -> RoiRows:
         static = self.static_shapes if self.static_shapes is not None else rois.boxes.device.type != "cpu"
@@ -227,38 +234,23 @@ class RoIHeads(nn.Module):
         )
         return {"cls": class_loss(output.box.logits, labels, rows.valid), "box": loss}
 
-    def _mask_loss(self, features: Sequence[Tensor], loop: int, samples: Samples, targets: BatchTargets) -> Tensor:
-        rows = self._rows(samples.rois)
-        head = self.schedule.heads[loop]
-        chain = (*self.schedule.feedback_heads_before(loop, training=True), head)
-        state = self._mask_states(self.mask_extractor(features, rows), chain)[-1]
-        with torch.no_grad():
-            wanted = [
-                mask_targets(masks, boxes, gt, self.mask_size)
-                for masks, boxes, gt in zip(targets.masks, samples.rois.boxes, samples.gt, strict=True)
-            ]
-        goal = torch.stack(wanted).flatten(0, 1)[rows.slot]
-        return mask_loss(self._mask_head(head).predict(state), goal, samples.labels.flatten()[rows.slot], rows.valid)
+    def _train_masks(
+        self, features: Sequence[Tensor], loop: int, samples: Samples, targets: BatchTargets
+    ) -> MaskSamples:
+        chain = (*self.schedule.feedback_heads_before(loop), self.schedule.heads[loop])
+        return self.mask_branch.train_on(features, self._rows(samples.rois), samples, targets, chain)
 
-    def _mask_states(self, pooled: Tensor, chain: Sequence[int]) -> list[Tensor]:
-        """Features of the mask heads of a chain, each fed with the one before it."""
-        states: list[Tensor] = []
-        for head in chain:
-            states.append(self._mask_head(head).trunk(pooled, states[-1] if states else None))
-        return states
+    def predict_masks(
+        self, features: Sequence[Tensor], selected: SelectedBoxes, outputs: Sequence[LoopOutput]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, D, M, M) probabilities and (B, D) scores of the masks after the loops run so far, zero in empty slots."""
 
-    def _mask_probabilities(self, features: Sequence[Tensor], selected: SelectedBoxes, loops: int) -> Tensor:
-        """(B, D, M, M) mean over the loops of the detected class's mask probability, zero in empty slots."""
-        rows = self._rows(selected.rois)
-        labels = selected.labels.flatten()[rows.slot]
-        pooled = self.mask_extractor(features, rows)
-        heads = self.schedule.eval_heads[:loops]
-        if self.schedule.mask_feedback == "off":
-            states = [self._mask_states(pooled, [head])[0] for head in heads]
-        else:
-            states = self._mask_states(pooled, heads)
-        masks = [
-            select_class(self._mask_head(head).predict(state), labels).float().sigmoid()
-            for head, state in zip(heads, states, strict=True)
-        ]
-        return rows.scatter(torch.stack(masks).mean(dim=0), selected.labels)
+        def predict(selected: SelectedBoxes, loops: int) -> tuple[Tensor, Tensor]:
+            rows = self._rows(selected.rois)
+            labels, scores = selected.labels.flatten()[rows.slot], selected.scores.flatten()[rows.slot]
+            schedule = replace(self.schedule, eval_heads=self.schedule.eval_heads[:loops])
+            masks = self.mask_branch.predict(features, rows, labels, scores, schedule)
+            slots = selected.labels
+            return rows.scatter(masks.probabilities, slots), rows.scatter(masks.scores, slots)
+
+        return self.early_exit.masks(predict, selected, outputs)

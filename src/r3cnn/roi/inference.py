@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r3cnn.ops.nms import grouped_nms, top_per_image
-from r3cnn.structures import Rois
+from r3cnn.ops.nms import nms_mask, top_per_image
+from r3cnn.structures import Detections, Rois
 
 # Greedy NMS in score order decides about a box from better ones only, so the best candidates are enough if they
 # already fill the list of detections; if not, all candidates are looked at.
@@ -50,11 +50,13 @@ class SelectedBoxes:
         rois: The boxes, as RoIs for the mask head.
         scores: (B, D) float32.
         labels: (B, D) int64 in [0, K).
+        roi: (B, D) int64 slot of the RoI that each came from.
     """
 
     rois: Rois
     scores: Tensor
     labels: Tensor
+    roi: Tensor
 
 
 def select_boxes(probabilities: Tensor, boxes: Tensor, valid: Tensor, settings: DetectionSettings) -> SelectedBoxes:
@@ -85,13 +87,38 @@ def _select(
     image = torch.arange(images, device=scores.device)[:, None]
     box = boxes[image, row] if boxes.ndim == 3 else boxes[image, row, label]  # (B, M, 4)
     possible = best > settings.score_threshold
-    group = image * num_classes + label
-    kept = grouped_nms(box.flatten(0, 1), best.flatten(), group.flatten(), settings.nms_threshold)
-    keep = torch.zeros(best.numel(), dtype=torch.bool, device=best.device)
-    keep[kept] = True
-    keep = keep.view_as(best) & possible
+    keep = nms_mask(box, best, label, possible, settings.nms_threshold)
     index, valid = top_per_image(keep, best, settings.max_detections)
     rois = Rois(box.gather(1, index[..., None].expand(-1, -1, 4)), valid)
     is_full = keep.sum(dim=1) >= settings.max_detections
     has_seen_all = ~possible[:, -1] if candidates else torch.ones_like(is_full)
-    return SelectedBoxes(rois, best.gather(1, index), label.gather(1, index)), (is_full | has_seen_all).all()
+    selected = SelectedBoxes(rois, best.gather(1, index), label.gather(1, index), row.gather(1, index))
+    return selected, (is_full | has_seen_all).all()
+
+
+def to_detections(
+    selected: SelectedBoxes, masks: Tensor, mask_scores: Tensor, *, has_mask_scores: bool, settings: DetectionSettings
+) -> list[Detections]:
+    """Selected boxes and their masks, image by image; one host read.
+
+    Args:
+        selected: D slots per image.
+        masks: (B, D, M, M) probabilities.
+        mask_scores: (B, D) scores that rank the masks.
+        has_mask_scores: Whether a mask-IoU head made them.
+        settings: Says from which probability on a pixel belongs to a mask.
+    """
+    counts = selected.rois.valid.sum(dim=1).tolist()
+    parts = zip(counts, selected.rois.boxes, selected.scores, selected.labels, masks, mask_scores, strict=True)
+    return [
+        Detections(
+            boxes[:n],
+            scores[:n],
+            labels[:n],
+            mask[:n],
+            mask_score[:n],
+            has_mask_scores=has_mask_scores,
+            mask_threshold=settings.mask_threshold,
+        )
+        for n, boxes, scores, labels, mask, mask_score in parts
+    ]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from r3cnn.ops.boxes import encode_boxes, unit_box
 from r3cnn.roi.box_heads import BoxOutput
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Scalar sum of scalar losses, each times its factor."""
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 def class_loss(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
@@ -54,17 +61,15 @@ def box_loss(
     return (losses * rows).sum() / valid.sum().clamp(min=1)
 
 
-def mask_loss(logits: Tensor, targets: Tensor, labels: Tensor, positive: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, wanted: Tensor, positive: Tensor) -> Tensor:
     """Binary cross entropy of the true class's mask, mean over the pixels of all positives.
 
     Args:
-        logits: (N, K, M, M).
-        targets: (N, M, M) in {0, 1}.
-        labels: (N,) int64 in [0, K] of each RoI.
+        logits: (N, M, M) of each RoI's true class.
+        wanted: (N, M, M) in {0, 1}.
         positive: (N,) bool; other rows do not count.
     """
-    own = select_class(logits, torch.where(positive, labels, 0)).float()
-    losses = F.binary_cross_entropy_with_logits(own, targets, reduction="none").mean(dim=(1, 2))
+    losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2))
     return (losses * positive).sum() / positive.sum().clamp(min=1)
 
 
@@ -72,7 +77,7 @@ def select_deltas(deltas: Tensor, labels: Tensor) -> Tensor:
     """(N, 4) deltas of each row's class from (N, 4) class-agnostic or (N, 4K) class-specific ones."""
     if deltas.shape[1] == 4:
         return deltas
-    by_class = deltas.view(deltas.shape[0], -1, 4)
+    by_class = deltas.unflatten(1, (-1, 4))  # (N, K, 4), no RoI included
     return by_class.gather(1, labels[:, None, None].expand(-1, 1, 4))[:, 0]
 
 

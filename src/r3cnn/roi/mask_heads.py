@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,11 @@ class MaskHead(Protocol):
         ...
 
     def predict(self, state: Tensor) -> Tensor:
-        """Logits (R, K, 2S, 2S) from the feature."""
+        """Logits (R, K, 2S, 2S) from the feature; in training it runs twice, so no batch statistics may live in it."""
+        ...
+
+    def predict_class(self, state: Tensor, labels: Tensor) -> Tensor:
+        """Logits (R, 2S, 2S) of one class (R,) int64 per RoI: that row of ``predict``, without making the others."""
         ...
 
 
@@ -48,9 +53,20 @@ class FCNMaskHead(nn.Module):
             before = pooled.new_zeros(1, pooled.shape[1], 1, 1) if state is None else state
             pooled = pooled + F.relu(self.feedback(before))
         for conv in self.convs:
-            pooled = F.relu(conv(pooled))
+            pooled = F.relu(conv(pooled), inplace=True)
         return pooled
 
     def predict(self, state: Tensor) -> Tensor:
         """Logits (R, K, 2S, 2S) from the feature (R, C, S, S)."""
-        return self.logits(F.relu(self.upsample(state)))
+        return self.logits(F.relu(self.upsample(state), inplace=True))
+
+    def predict_class(self, state: Tensor, labels: Tensor) -> Tensor:
+        """Logits (R, 2S, 2S) of the classes (R,); only these maps are brought into the order of the upsampled grid."""
+        (count, channels), (height, width) = state.shape[:2], state.shape[2:]
+        cells = state.permute(0, 2, 3, 1).reshape(-1, channels)  # (R * S * S, C)
+        weight = self.upsample.weight.permute(0, 2, 3, 1).reshape(channels, -1)  # (C, 2 * 2 * C)
+        bias = cast(Tensor, self.upsample.bias).repeat(4)
+        hidden = F.relu(torch.addmm(bias, cells, weight), inplace=True).view(count, height * width * 4, channels)
+        of_class = self.logits.weight[labels].flatten(1)[..., None]  # (R, C, 1)
+        logits = torch.bmm(hidden, of_class).view(count, height, width, 2, 2).transpose(2, 3)
+        return logits.reshape(count, 2 * height, 2 * width) + cast(Tensor, self.logits.bias)[labels, None, None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from r3cnn.ops.matching import Matcher
+from r3cnn.ops.matching import Matcher, outside_crowds
 from r3cnn.ops.sampling import BalancedSampler
 from r3cnn.structures import InstanceMasks, Rois, Target
 
@@ -22,12 +22,14 @@ class BatchTargets:
         labels: (B, G) int64 in [0, K).
         valid: (B, G) bool.
         masks: One entry per image.
+        crowds: (B, C, 4) float32, zeros in empty slots.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
     masks: tuple[InstanceMasks, ...]
+    crowds: Tensor
 
     @classmethod
     def of(cls, targets: Sequence[Target]) -> BatchTargets:
@@ -36,7 +38,8 @@ class BatchTargets:
         labels = torch.nn.utils.rnn.pad_sequence([target.labels for target in targets], batch_first=True)
         counts = torch.tensor([len(target) for target in targets]).to(boxes.device, non_blocking=True)
         valid = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
-        return cls(boxes, labels, valid, tuple(target.masks for target in targets))
+        crowds = torch.nn.utils.rnn.pad_sequence([target.crowds.float() for target in targets], batch_first=True)
+        return cls(boxes, labels, valid, tuple(target.masks for target in targets), crowds)
 
     def boxes_of(self, gt: Tensor) -> Tensor:
         """(B, S, 4) boxes of ground-truth indices (B, S); zeros where the batch has no ground truth at all."""
@@ -101,13 +104,18 @@ def sample_rois(
     targets: BatchTargets,
     *,
     iou_threshold: float,
+    crowd_iof: float,
     num_classes: int,
     sampler: BalancedSampler,
     generator: torch.Generator | None,
 ) -> Samples:
-    """Matches RoIs at one threshold for both sides, adds the ground truth as RoIs and samples (paper, Eq. 2 and 3)."""
+    """Matches RoIs at one threshold for both sides, adds the ground truth as RoIs and samples (paper, Eq. 2 and 3).
+
+    RoIs of which more than ``crowd_iof`` lies in a crowd are left out.
+    """
     matcher = Matcher(foreground=iou_threshold, background=iou_threshold, low_quality=iou_threshold)
-    match = matcher(rois.boxes, rois.valid, targets.boxes, targets.valid)
+    usable = rois.valid & outside_crowds(rois.boxes, targets.crowds, crowd_iof)
+    match = matcher(rois.boxes, usable, targets.boxes, targets.valid)
     num_gt = targets.boxes.shape[1]
     own = torch.arange(num_gt, device=rois.boxes.device).expand(targets.valid.shape)
     boxes = torch.cat([targets.boxes, rois.boxes], dim=1)

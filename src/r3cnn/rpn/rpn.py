@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from r3cnn.layers.init import init_normal
 from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits, unit_box
-from r3cnn.ops.matching import Matcher
-from r3cnn.ops.nms import grouped_nms, top_per_image
+from r3cnn.ops.matching import Matcher, outside_crowds
+from r3cnn.ops.nms import nms_mask, top_per_image
 from r3cnn.ops.sampling import BalancedSampler, Sampled
 from r3cnn.rpn.anchors import AnchorGenerator
-from r3cnn.structures import Rois, Size, Target, canvas_of
+from r3cnn.structures import Rois, ScoredRois, Size, Target, canvas_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RPNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits (B, A, H, W) and deltas (B, 4A, H, W) of each level."""
-        hidden = [F.relu(self.conv(feature)) for feature in features]
+        hidden = [F.relu(self.conv(feature), inplace=True) for feature in features]
         return [self.objectness(x) for x in hidden], [self.deltas(x) for x in hidden]
 
 
@@ -59,9 +59,11 @@ class RPN(nn.Module):
         matcher: IoU assignment of anchors.
         sampler: Anchors per image that are trained.
         allowed_border: Pixels by which a trained anchor may leave the image; negative: any anchor is trained.
+        crowd_iof: Part of an anchor, in (0, 1], that may lie in a crowd; others are neither positive nor negative.
         box_loss_beta: Where smooth-L1 turns from square to linear; 0 is L1.
         train_proposals: Proposals while training.
         eval_proposals: Proposals at inference.
+        static_shapes: Wait for the device equally often whatever is proposed; ``None``: except on CPU.
     """
 
     def __init__(
@@ -72,20 +74,36 @@ class RPN(nn.Module):
         matcher: Matcher,
         sampler: BalancedSampler,
         allowed_border: float,
+        crowd_iof: float,
         box_loss_beta: float,
         train_proposals: ProposalSettings,
         eval_proposals: ProposalSettings,
+        static_shapes: bool | None = None,
     ) -> None:
         super().__init__()
         self.head = RPNHead(channels, anchors.num_anchors)
         self.anchors, self.matcher, self.sampler = anchors, matcher, sampler
-        self.allowed_border, self.box_loss_beta = allowed_border, box_loss_beta
+        self.allowed_border, self.crowd_iof, self.box_loss_beta = allowed_border, crowd_iof, box_loss_beta
         self.train_proposals, self.eval_proposals = train_proposals, eval_proposals
+        self.static_shapes = static_shapes
 
     def propose(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> Rois:
         """Proposals at inference from levels (B, C, H, W) of images of ``sizes``."""
+        return self.propose_scored(features, sizes).rois
+
+    def propose_scored(self, features: Sequence[Tensor], sizes: Sequence[Size]) -> ScoredRois:
+        """What ``propose`` gives, best first, with the objectness in [0, 1]."""
         logits, deltas, anchors = self._predict(features)
         return self._select(logits, deltas, anchors, sizes, self.eval_proposals)
+
+    def candidates(self, features: Sequence[Tensor], limits: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness (B, P) and boxes (B, P, 4) of the anchors of each level that enter NMS at inference, best first.
+
+        Args:
+            features: Levels (B, C, H, W).
+            limits: (B, 4) ``(width, height, width, height)`` of each image in pixels.
+        """
+        return self._best_anchors(*self._predict(features), limits, self.eval_proposals.per_level)
 
     def losses(
         self,
@@ -97,7 +115,7 @@ class RPN(nn.Module):
         """Training proposals and the losses ``rpn/objectness`` and ``rpn/box``."""
         logits, deltas, anchors = self._predict(features)
         with torch.no_grad():
-            proposals = self._select(logits, deltas, anchors, sizes, self.train_proposals)
+            proposals = self._select(logits, deltas, anchors, sizes, self.train_proposals).rois
         usable = self._usable(features, sizes, torch.cat(anchors))
         losses = self._losses(
             torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), usable, targets, generator
@@ -120,23 +138,29 @@ class RPN(nn.Module):
         anchors: Sequence[Tensor],
         sizes: Sequence[Size],
         settings: ProposalSettings,
-    ) -> Rois:
+    ) -> ScoredRois:
         """Best anchors per level -> boxes -> NMS per image and level -> best per image."""
         limits = image_limits(sizes, logits[0].device)
-        scores, boxes, groups = [], [], []
-        for level, (level_logits, level_deltas, level_anchors) in enumerate(zip(logits, deltas, anchors, strict=True)):
-            best, index = level_logits.sigmoid().topk(min(settings.per_level, level_logits.shape[1]), dim=1)
+        scores, boxes = self._best_anchors(logits, deltas, anchors, limits, settings.per_level)
+        groups = [torch.full_like(best, level, dtype=torch.int64) for level, best in enumerate(scores)]
+        score, box, group = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(groups, 1)
+        every = torch.ones_like(group, dtype=torch.bool)
+        keep = nms_mask(box, score, group, every, settings.nms_threshold, is_static=self.static_shapes)
+        index, valid = top_per_image(keep, score, settings.per_image)
+        return ScoredRois(Rois(box.gather(1, index[..., None].expand(-1, -1, 4)), valid), score.gather(1, index))
+
+    @staticmethod
+    def _best_anchors(
+        logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], limits: Tensor, per_level: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores (B, P) and clipped boxes (B, P, 4) of each level's best anchors, at most ``per_level`` of each."""
+        scores, boxes = [], []
+        for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+            best, index = level_logits.sigmoid().topk(min(per_level, level_logits.shape[1]), dim=1)
             chosen = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(clip_boxes(decode_boxes(level_anchors[index], chosen, 1.0), limits))
             scores.append(best)
-            image = torch.arange(len(sizes), device=index.device)[:, None]
-            groups.append((image * len(logits) + level).expand_as(best))
-        score, box, group = torch.cat(scores, 1), torch.cat(boxes, 1), torch.cat(groups, 1)
-        kept = grouped_nms(box.flatten(0, 1), score.flatten(), group.flatten(), settings.nms_threshold)
-        keep = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-        keep[kept] = True
-        index, valid = top_per_image(keep.view_as(score), score, settings.per_image)
-        return Rois(box.gather(1, index[..., None].expand(-1, -1, 4)), valid)
+        return scores, boxes
 
     def _usable(self, features: Sequence[Tensor], sizes: Sequence[Size], anchors: Tensor) -> Tensor:
         """(B, N) bool: anchors in cells of the image's own canvas that do not cross its border by more than allowed."""
@@ -186,7 +210,8 @@ class RPN(nn.Module):
         matches = []
         for valid, target in zip(usable, targets, strict=True):
             present = torch.ones(len(target), dtype=torch.bool, device=anchors.device)
-            matches.append(self.matcher(anchors, valid, target.boxes, present))
+            usable_here = valid & outside_crowds(anchors, target.crowds, self.crowd_iof)
+            matches.append(self.matcher(anchors, usable_here, target.boxes, present))
         positive = torch.stack([match.positive for match in matches])
         negative = torch.stack([match.negative for match in matches])
         sampled = self.sampler(positive, negative, generator)

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from r3cnn.detector import RCNN
+from r3cnn.interop.translation import Shape, shapes_of
 from r3cnn.structures import Size
 from r3cnn.training.build import instantiate, trusted_targets
 
-FORMAT = 1
+FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
 KEY = "r3cnn"
 WEIGHT_PREFIX = "model."
+FOREIGN = "checkpoints of mmdetection and torchvision go through `r3cnn convert` first"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Preprocessing:
         object.__setattr__(self, "image_size", tuple(int(value) for value in self.image_size))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
+        if len(self.image_size) != 2 or not 1 <= self.image_size[0] <= self.image_size[1]:
             raise ValueError(f"image_size must be [short, long] in pixels, got {list(self.image_size)}")
 
 
@@ -86,7 +88,10 @@ class CheckpointInfo:
             ValueError: For another format or missing keys.
         """
         if values.get("format") != FORMAT:
-            raise ValueError(f"{source} has format {values.get('format')!r}, this version reads {FORMAT}")
+            raise ValueError(
+                f"{source} has format {values.get('format')!r}, this version reads {FORMAT}, whose weights have other "
+                "names: use the version of r3cnn that wrote it, or train anew"
+            )
         try:
             model, data = values["model"], values["data"]
             classes, category_ids = values["classes"], values["category_ids"]
@@ -117,28 +122,70 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         FileNotFoundError: When there is no such file.
         ValueError: When it holds more than tensors and plain containers, or was not written by `r3cnn train`.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    return CheckpointInfo.from_dict(content[KEY], Path(path)), _weights_in(content)
+
+
+def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, Shape]]:
+    """Refuses a checkpoint that no run can go on from.
+
+    Returns:
+        What it says about the network, and the shape of each of its weights.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is refused, see `load_checkpoint`, or holds weights alone.
+    """
+    content = _read(path, mapped=True)
+    info = CheckpointInfo.from_dict(content[KEY], path)
+    if "optimizer_states" not in content:
+        raise ValueError(
+            f"{path} holds weights alone, as `r3cnn convert` writes them: a run can start from them, init={path}, but "
+            "there is no run to go on with, resume="
+        )
+    return info, shapes_of(_weights_in(content))
+
+
+def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
+    """The entries of a checkpoint of ours; ``mapped`` leaves the tensors on the disk until they are used."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is damaged or no checkpoint at all: torch's format is a zip archive")
+        raise ValueError(f"{path} is damaged or no checkpoint of ours, which is a zip archive; {FOREIGN}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds Python objects beyond tensors and plain containers, and reading those could "
-            "run code"
+            f"run code; {FOREIGN}"
         ) from error
-    except RuntimeError as error:
+    except Exception as error:  # what torch's reader makes of damaged bytes has no bounds
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
-        raise ValueError(f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights")
-    weights = {
+    if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in (KEY, "state_dict"))):
+        raise ValueError(
+            f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights; {FOREIGN}"
+        )
+    return content
+
+
+def _weights_in(content: Mapping[str, Mapping[str, object]]) -> dict[str, Tensor]:
+    return {
         name.removeprefix(WEIGHT_PREFIX): tensor
         for name, tensor in content["state_dict"].items()
-        if name.startswith(WEIGHT_PREFIX)
+        if name.startswith(WEIGHT_PREFIX) and isinstance(tensor, Tensor)
     }
-    return CheckpointInfo.from_dict(content[KEY], path), weights
+
+
+def save_weights(path: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> None:
+    """Writes a checkpoint without the state of a training run: it can be used and started from, but not resumed.
+
+    Args:
+        path: File to write.
+        info: What is needed to use the weights.
+        weights: State of the network.
+    """
+    state = {WEIGHT_PREFIX + name: tensor for name, tensor in weights.items()}
+    torch.save({KEY: info.to_dict(), "state_dict": state}, path)
 
 
 def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:

@@ -1,4 +1,4 @@
-"""Where numbers go during a run: a CSV file, Weights & Biases, or both."""
+"""Where numbers go during a run: a CSV file or TensorBoard; Weights & Biases has a file of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -102,9 +103,28 @@ class CsvLogger(Logger):
             writer.writerows(rows)
 
 
-def wandb_logger(folder: str, project: str, name: str | None) -> Logger:
-    """Weights & Biases; without a login the run is kept in ``folder`` and can be sent later by `wandb sync`."""
-    return WandbLogger(save_dir=folder, project=project, name=name, offline=not has_wandb_login())
+class TensorBoardLogger(LightningTensorBoardLogger):
+    """Curves for TensorBoard, in ``tensorboard`` below a folder; a resumed run takes the place of what it repeats.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        ValueError: When TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str) -> None:
+        try:
+            super().__init__(save_dir=str(Path(folder) / "tensorboard"), name="", version="", default_hp_metric=False)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                "logger=tensorboard needs TensorBoard, which is not installed: pip install 'r3cnn[tensorboard]'"
+            ) from error
+
+    @rank_zero_only
+    def keep_rows_before(self, step: int) -> None:
+        """Hides what an earlier run in the folder wrote from ``step`` on; to be called before anything is logged."""
+        self._kwargs["purge_step"] = step
 
 
 def has_wandb_login() -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import get_args
 
 import lightning
 import torch
@@ -15,12 +17,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from r3cnn.batch import Batch
-from r3cnn.detector import RCNN
+from r3cnn.detector import RCNN, BackwardOrder
 from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult
+from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.ops.images import normalize_images
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
-from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
-from r3cnn.training.position import go_back_to_step, position_in, set_position
+from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings, keep_kernels
+from r3cnn.training.position import go_back_to_step, position_in, reopen_epoch, set_position
+from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
+from r3cnn.training.validation import EvaluationOptions, handed_out
 
 NUM_SEED_BYTES = 7
 
@@ -37,6 +42,9 @@ class EvaluationModule(lightning.LightningModule):
     Attributes:
         result: Outcome of the last validation, None before the first one.
         result_step: Optimizer step of the weights that ``result`` speaks of.
+        options: What is looked at beside the detections of every loop.
+        handed_out: Ids of the images that this rank validates; None if not known.
+        validation_rois: Counts the RoIs of every evaluation loop, if set.
     """
 
     def __init__(self, model: RCNN, metric: CocoAP, preprocessing: Preprocessing) -> None:
@@ -46,14 +54,28 @@ class EvaluationModule(lightning.LightningModule):
         self.preprocessing = preprocessing
         self.result: EvaluationResult | None = None
         self.result_step = -1
+        self.options = EvaluationOptions()
+        self.handed_out: tuple[int, ...] | None = None
+        self.validation_rois: RoiStatistics | None = None
 
     def normalized(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 network input of a batch that lies on the device."""
         return normalize_images(batch.images, batch.canvas, self.preprocessing.mean, self.preprocessing.std)
 
+    def on_validation_epoch_start(self) -> None:
+        """Notes which images this rank is given."""
+        batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
+        self.handed_out = handed_out(self.trainer.val_dataloaders, batches)
+        self.metric.start(self.handed_out)
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Detects after every loop in one backbone pass and hands the outcome to the metric."""
-        self.metric.update(batch, self.model.detect_per_loop(self.normalized(batch), batch.sizes))
+        """Detects after every loop in one backbone pass per view and hands the outcome to the metric."""
+        if self.handed_out == ():
+            return  # the batch is there for Lightning's loop alone
+        found = self.model.inspect(self.normalized(batch), batch.sizes, self.options.views, self.options.score_fusions)
+        if self.validation_rois is not None:
+            self.validation_rois.update(batch, found.traces)
+        self.metric.update(batch, found.detections, fused=found.fused, candidates=found.candidates)
 
     def on_validation_epoch_end(self) -> None:
         """Scores the detections of all ranks and logs the AP of every loop."""
@@ -90,30 +112,53 @@ class TrainingSettings:
         lr_schedule: The learning rate over time.
         images_per_rank: Images of one training batch on one rank.
         seed: Seed of the run.
+        backward: See `RCNN.total_loss`.
     """
 
     optimizer: OptimizerSettings
     lr_schedule: MultiStepSchedule
     images_per_rank: int
     seed: int
+    backward: BackwardOrder = "at_once"
+
+    def __post_init__(self) -> None:
+        if self.backward not in get_args(BackwardOrder):
+            raise ValueError(f"backward must be one of {get_args(BackwardOrder)}, got {self.backward!r}")
 
 
 class TrainingModule(EvaluationModule):
-    """Trains a detector; every random choice is a function of (seed, epoch, batch, rank), never of history."""
+    """Trains a detector; every random choice is a function of (seed, epoch, batch, rank), never of history.
+
+    Attributes:
+        training_rois: Counts the RoIs of every training loop, if set.
+    """
 
     def __init__(self, model: RCNN, metric: CocoAP, info: CheckpointInfo, settings: TrainingSettings) -> None:
         super().__init__(model, metric, info.preprocessing)
         self.info = info
         self.settings = settings
+        self.training_rois: RoiStatistics | None = None
 
     def setup(self, stage: str) -> None:
         """Starts the data at the first batch; a resumed run moves on from there when its checkpoint is read."""
         if stage == "fit":
+            check_loss_scaling(self.settings.backward, str(self.trainer.precision))
+            check_sync_batch_norm(self.model, self.trainer.strategy.root_device.type, self.trainer.world_size)
             set_position(self.trainer, 0, 0)
 
     def on_fit_start(self) -> None:
         """Puts every layer into its training mode; Lightning keeps whatever mode it finds."""
         self.train()
+
+    def on_train_start(self) -> None:
+        """Asks this run's settings for the rate of the first step and more; a checkpoint holds an older run's."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, LambdaLR):
+            for group, lr, multiplier in zip(
+                scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+            ):
+                group["lr"] = lr * multiplier(scheduler.last_epoch)
+            keep_kernels(scheduler.optimizer)
 
     def on_train_epoch_start(self) -> None:
         """Gives the epoch its own order of images."""
@@ -131,18 +176,18 @@ class TrainingModule(EvaluationModule):
         """
         generator = torch.Generator(device=self.device)
         generator.manual_seed(stable_seed(self.settings.seed, self.current_epoch, batch_idx, self.global_rank))
-        raw = self.model.losses(self.normalized(batch), batch.sizes, batch.targets, generator)
+        observe = None if self.training_rois is None else partial(self.training_rois.update, batch)
+        total, raw = self.model.total_loss(
+            self.normalized(batch), batch.sizes, batch.targets, generator, observe, backward=self.settings.backward
+        )
         weights = self.model.loss_weights()
-        weighted = {key: weights[key] * value for key, value in raw.items()}
-        total = torch.stack(list(weighted.values())).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(_non_finite_message(batch, raw, self.global_step))
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch))
-        self.log_dict({f"train/{key}": value.detach() for key, value in raw.items()}, batch_size=len(batch))
-        self.log_dict(
-            {f"train/weighted/{key}": value.detach() for key, value in weighted.items()}, batch_size=len(batch)
-        )
+        self.log_dict({f"train/{key}": value for key, value in raw.items()}, batch_size=len(batch))
+        weighted = {f"train/weighted/{key}": weights[key] * value for key, value in raw.items()}
+        self.log_dict(weighted, batch_size=len(batch))
         return total
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -163,6 +208,7 @@ class TrainingModule(EvaluationModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
+        reopen_epoch(checkpoint)
         go_back_to_step(checkpoint, self.trainer.accumulate_grad_batches)
         set_position(self.trainer, *position_in(checkpoint))
 

@@ -114,3 +114,11 @@ class MultiStepSchedule:
             return decay * (1 - (1 - progress) * (1 - self.warmup_start))
 
         return at
+
+
+def keep_kernels(optimizer: Optimizer) -> None:
+    """Lets an optimizer compute as it is configured, whatever a checkpoint says of the run that wrote it."""
+    for name in ("fused", "foreach"):
+        for group in optimizer.param_groups:
+            if name in group and name in optimizer.defaults:
+                group[name] = optimizer.defaults[name]

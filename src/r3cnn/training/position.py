@@ -43,6 +43,29 @@ def position_in(checkpoint: Mapping[str, object]) -> tuple[int, int]:
     return epoch, _number(_child(batches, "current"), "processed")
 
 
+def reopen_epoch(checkpoint: Mapping[str, object]) -> None:
+    """Turns Lightning's counters of epochs back, in place, where a run ended within an epoch.
+
+    A limit of steps or of time, or an early stop, ends a run in the middle of an epoch, which Lightning then counts as
+    done; whoever resumes it with a higher limit expects the rest of that epoch.
+
+    Args:
+        checkpoint: Lightning's content of a checkpoint.
+    """
+    loop = _child(_child(checkpoint, "loops"), "fit_loop")
+    progress, batches = _child(loop, "epoch_progress"), _child(loop, "epoch_loop.batch_progress")
+    current, total = _child(progress, "current"), _child(progress, "total")
+    seen = _number(_child(batches, "current"), "processed")
+    if seen == 0 or batches.get("is_last_batch", False) or current.get("processed") != current.get("started"):
+        return
+    for counters in (current, total):
+        if not isinstance(counters, dict):
+            raise ValueError("the checkpoint's training progress cannot be changed: it cannot be resumed")
+        unfinished = _number(counters, "started") - 1
+        for key in ("processed", "completed"):
+            counters[key] = min(_number(counters, key), unfinished)
+
+
 def go_back_to_step(checkpoint: Mapping[str, object], accumulated: int) -> None:
     """Turns Lightning's counters of batches back, in place, to the last batch that an optimizer step was made after.
 

@@ -17,7 +17,10 @@ from r3cnn.data.loading import collate, load_image
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.paste import to_original
 from r3cnn.evaluation.records import ResultEntry, entries_of, record_loop
+from r3cnn.inference_modes import InferenceModes
 from r3cnn.ops.images import normalize_images
+from r3cnn.ops.views import View
+from r3cnn.schedule import eval_heads as heads_of_loops
 from r3cnn.structures import Detections, InstanceMasks, Size, Target, canvas_of
 from r3cnn.training.checkpoint import CheckpointInfo, restore_model
 
@@ -35,17 +38,33 @@ class Predictor:
     Args:
         model: Trained network.
         info: What its checkpoint says.
-        device: Where it runs.
+        device: ``cpu``, ``cuda`` …; ``auto`` takes a GPU if there is one.
+        views: Ways to look at an image, whose outcomes are averaged (test-time augmentation).
     """
 
-    def __init__(self, model: RCNN, info: CheckpointInfo, device: torch.device | str) -> None:
+    def __init__(
+        self, model: RCNN, info: CheckpointInfo, device: torch.device | str, views: Sequence[View] = (View(),)
+    ) -> None:
+        if not views:
+            raise ValueError("views is empty: at least one is needed")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.to(device).eval()
         self.info = info
         self.device = torch.device(device)
+        self.views = tuple(views)
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, *, device: str = "auto", trusted_packages: Sequence[str] = ()
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        trusted_packages: Sequence[str] = (),
+        views: Sequence[View] = (View(),),
+        eval_loops: int | None = None,
+        eval_heads: Sequence[int] | None = None,
+        modes: InferenceModes | None = None,
     ) -> Predictor:
         """Loads a checkpoint of `r3cnn train`.
 
@@ -53,15 +72,19 @@ class Predictor:
             path: The checkpoint.
             device: ``cpu``, ``cuda`` …; ``auto`` takes a GPU if there is one.
             trusted_packages: Packages of your own that the network may be built from.
+            views: Ways to look at an image, such as ``views_of([1.0], flip=True)``; their outcomes are averaged.
+            eval_loops: How many loops; None for as many as trained.
+            eval_heads: Or which head each loop runs.
+            modes: Early exit, precision, compilation; none of them without it.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is refused, see `restore_model`.
+            ValueError: If it is refused, see `restore_model`, there is no view, or the loops make no sense.
         """
         model, info = restore_model(Path(path), trusted_packages)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model, info, device)
+        model.set_eval_heads(heads_of_loops(eval_loops, eval_heads, model.schedule))
+        (modes or InferenceModes()).apply(model)
+        return cls(model, info, device, views)
 
     def __call__(self, image: str | Path, image_id: int = 0) -> list[FoundObject]:
         """Objects in one image file, best score first, in pixels of the file.
@@ -83,7 +106,7 @@ class Predictor:
         with torch.inference_mode():
             batch = batch.to(self.device)
             pixels = normalize_images(batch.images, batch.canvas, preprocessing.mean, preprocessing.std)
-            found = [loop[0] for loop in self.model.detect_per_loop(pixels, batch.sizes)]
+            found = [loop[0] for loop in self.model.inspect(pixels, batch.sizes, self.views).detections]
         return [replace(loop, boxes=to_original(loop.boxes, batch.sizes[0], size)) for loop in found], size
 
     def entries(self, found: Detections, size: Size, image: Path, image_id: int) -> list[FoundObject]:

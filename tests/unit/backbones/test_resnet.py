@@ -67,7 +67,8 @@ def test_torchvision_weights_fit_and_give_torchvisions_features(monkeypatch: pyt
     monkeypatch.setattr(ResNet50_Weights, "get_state_dict", lambda self, **_: theirs.state_dict())
     ours = ResNet(50, "bn_eval", 1, "ResNet50_Weights.IMAGENET1K_V1").eval()
     ours.fetch_weights()
-    images = torch.randn(1, 3, 64, 64)
+    ours, theirs = ours.double(), theirs.double()  # in float32 folded norms round otherwise
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
         expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(x))))
@@ -97,3 +98,28 @@ def test_pyramid_halves_the_coarsest_level_once_more() -> None:
     )
     assert [tuple(x.shape[1:]) for x in levels] == [(4, 16, 24), (4, 8, 12), (4, 4, 6), (4, 2, 3), (4, 1, 2)]
     assert torch.equal(levels[4], levels[3][:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("norm", ["bn_eval", "group_norm"])
+def test_checkpointing_changes_no_bit_of_features_and_gradients_and_keeps_less(norm: str) -> None:
+    torch.manual_seed(0)
+    plain = ResNet(18, norm, 0, None)
+    frugal = ResNet(18, norm, 0, None, checkpointing=True)
+    frugal.load_state_dict(plain.state_dict())
+    images, kept, gradients = torch.randn(1, 3, 64, 96), [], []
+    for model in (plain, frugal):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=sizes: to.append(t.nbytes) or t, lambda t: t):
+            features = model(images)
+        kept.append(sum(sizes))
+        torch.stack([feature.square().sum() for feature in features]).sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert kept[1] < 0.7 * kept[0]
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+
+
+@pytest.mark.parametrize("norm", ["bn", "sync_bn"])
+def test_checkpointing_of_live_statistics_is_refused(norm: str) -> None:
+    with pytest.raises(ValueError, match="checkpointing needs norm=bn_eval or group_norm"):
+        ResNet(10, norm, -1, None, checkpointing=True)

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from r3cnn.benchmarks.rows import Row
 from r3cnn.benchmarks.timing import take_turns
 from r3cnn.benchmarks.workload import Workload, draw_workload
+from r3cnn.cli.bench import print_table
 
 CPU = torch.device("cpu")
 
@@ -84,3 +86,11 @@ def test_outside_the_image_the_network_input_is_zero() -> None:
 def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="must be >= 1"):
         workload(objects=0)
+
+
+def test_a_comparison_with_nothing_has_no_ratio(capsys):
+    row = Row("growth", ours=1.5, peer=0.0, target=1.0, accept=True, unit="MB")
+    assert row.ratio is None
+    assert json.loads(json.dumps(row.to_dict(), allow_nan=False))["ratio"] is None
+    print_table([row], {})
+    assert "0.000 MB" in capsys.readouterr().out

@@ -24,7 +24,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "images"
         folder.mkdir(exist_ok=True)
         for entry in images:
-            is_sound = isinstance(entry["width"], int) and entry["height"] > 0
+            is_sound = all(isinstance(entry[key], int) and entry[key] > 0 for key in ("id", "height", "width"))
             if is_sound and entry["file_name"] == f"{entry['id']}.png":
                 random = np.random.default_rng(entry["id"])
                 pixels = random.integers(0, 256, (entry["height"], entry["width"], 3), dtype=np.uint8)

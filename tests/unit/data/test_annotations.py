@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import gc
 import logging
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 from coco_records import SQUARE, annotation, image
 from pycocotools import mask as coco_mask
 
-from r3cnn.data.annotations import classes_of, read_annotations
+from r3cnn.data.annotations import classes_of, read_index
 from r3cnn.data.checks import AnnotationError
+from r3cnn.data.reading import read_annotations
 
 CLASSES = ("dog", "cat")
 
@@ -54,6 +57,7 @@ def test_a_crowd_is_no_object_to_learn_from(write_coco):
     crowd = annotation(2, iscrowd=1, segmentation=rle(mask, compressed=False), bbox=[0, 0, 80, 60])
     read = read_annotations(write_coco([image(1), image(2)], [annotation(1), crowd]), CLASSES)
     assert [len(read.objects(i).labels) for i in range(2)] == [1, 0]
+    assert [read.objects(i).crowds.tolist() for i in range(2)] == [[[0, 0, 80, 60]], []]
 
 
 def test_objects_below_one_pixel_or_without_area_are_too_small_to_learn_from(write_coco):
@@ -75,24 +79,30 @@ def test_a_file_without_annotations_is_read(write_coco):
 
 
 BAD = {
-    "unknown category 5": {"category_id": 5},
-    "belongs to image 9": {"image_id": 9},
+    "unknown category_id 5: one of the file's, [3, 7]": {"category_id": 5},
+    "belongs to image_id 9": {"image_id": 9},
     "finite numbers": {"bbox": [10.0, math.nan, 20.0, 20.0]},
-    "of zero area": {"bbox": [10.0, 20.0, 0.0, 20.0]},
+    "of zero area: width and height above 0": {"bbox": [10.0, 20.0, 0.0, 20.0]},
     "outside its image": {"bbox": [10.0, 20.0, 71.5, 20.0]},
     "[x, y, width, height] is needed": {"bbox": [10.0, 20.0, 20.0]},
-    "a polygon of 2 points: at least 3": {"segmentation": [[1.0, 2.0, 3.0, 4.0]]},
-    "a polygon of 7 numbers": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]},
-    "no finite number": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, math.inf]]},
-    "is no finite number": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, None]]},
-    "no list of polygons": {"segmentation": SQUARE[0]},
-    "no segmentation": {"segmentation": []},
+    "2 points in polygon 0 of its segmentation: at least 3": {"segmentation": [[1.0, 2.0, 3.0, 4.0]]},
+    "7 numbers in polygon 0": {"segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]},
+    "inf in polygon 0 of its segmentation, which is no finite number": {
+        "segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, math.inf]]
+    },
+    "None in polygon 0 of its segmentation, which is no finite number": {
+        "segmentation": [[1.0, 2.0, 3.0, 4.0, 5.0, None]]
+    },
+    "no list of polygons: entry 0 is 10.0, a list": {"segmentation": SQUARE[0]},
+    "segmentation []: a list of polygons or run lengths": {"segmentation": []},
     "of size [80, 60]": {"segmentation": rle(np.ones((80, 60), dtype=bool))},
     "sum to 4799 pixels": {"segmentation": {"size": [60, 80], "counts": [4000, 799]}},
     "sum to 400 pixels": {"segmentation": {"size": [60, 80], "counts": rle(np.ones((20, 20), dtype=bool))["counts"]}},
-    "integers >= 0": {"segmentation": {"size": [60, 80], "counts": [4801, -1]}},
+    "-1 in the counts of its run lengths (RLE): integers >= 0": {
+        "segmentation": {"size": [60, 80], "counts": [4801, -1]}
+    },
     "none of its code": {"segmentation": {"size": [60, 80], "counts": "~~~"}},
-    "whose counts are a NoneType": {"segmentation": {"size": [60, 80]}},
+    "run lengths (RLE) with counts None": {"segmentation": {"size": [60, 80]}},
     "the id of another annotation": {"id": 1},
     "has area 'large'": {"area": "large"},
     "has area -3": {"area": -3},
@@ -149,7 +159,7 @@ def test_a_bad_image_record_is_named_or_left_out_on_request(write_coco, reason):
 
 def test_the_error_tells_the_first_problem_and_how_many_more_there_are(write_coco):
     file = write_coco([image()], [annotation(i, category_id=9) for i in (4, 5, 6)])
-    with pytest.raises(AnnotationError, match=r"annotation 4 has unknown category 9 \(and 2 more bad records\)"):
+    with pytest.raises(AnnotationError, match=r"annotation 4 has unknown category_id 9.* \(and 2 more bad records\)"):
         read_annotations(file, CLASSES)
 
 
@@ -196,3 +206,33 @@ def test_a_file_that_is_no_coco_file_is_named(tmp_path, content, reason):
 def test_a_missing_annotation_file_is_named(tmp_path):
     with pytest.raises(AnnotationError, match=r"nowhere\.json: there is no such annotation file"):
         classes_of(tmp_path / "nowhere.json")
+
+
+def test_two_things_that_are_wrong_with_a_record_are_both_found(write_coco):
+    pairs = [pair for pair in combinations(BAD, 2) if not BAD[pair[0]].keys() & BAD[pair[1]].keys()]
+    pairs = [pair for pair in pairs if "belongs to image_id 9" not in pair]  # then its size is not known
+    records = [{**annotation(i), **BAD[one], **BAD[other]} for i, (one, other) in enumerate(pairs, start=2)]
+    file = write_coco([image()], [annotation(1), *records])
+    _, problems = read_index(file, CLASSES, may_lack_classes=False)
+    assert len(problems.found) == 2 * len(problems.rejected) == 2 * len(pairs) > 200
+    found = iter(problems.found)
+    for pair in pairs:
+        both = f"{next(found)}\n{next(found)}"
+        assert all(reason in both for reason in pair), (pair, both)
+    with pytest.raises(AnnotationError, match=rf"\(and {len(pairs) - 1} more bad records\)"):
+        read_annotations(file, CLASSES)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was_after_an_error_as_well(write_coco, tmp_path, is_on):
+    file = write_coco([image(1)], [annotation(1)])
+    before = gc.isenabled()
+    try:
+        (gc.enable if is_on else gc.disable)()
+        read_annotations(file, CLASSES)
+        assert gc.isenabled() == is_on
+        with pytest.raises(AnnotationError):
+            read_annotations(tmp_path / "absent.json", CLASSES)
+        assert gc.isenabled() == is_on
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -11,9 +11,13 @@ from r3cnn.data.annotations import Objects
 from r3cnn.data.transforms import flip_boxes, resize_boxes, resize_image, resized_size, transform_objects
 
 
-def objects(boxes, masks):
+def as_boxes(rows):
+    return np.array(rows, dtype=np.float32).reshape(-1, 4)
+
+
+def objects(boxes, masks, crowds=()):
     segments = tuple(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"] for mask in masks)
-    return Objects(np.array(boxes, dtype=np.float32).reshape(-1, 4), np.arange(len(masks)), segments)
+    return Objects(as_boxes(boxes), np.arange(len(masks)), segments, as_boxes(crowds))
 
 
 @pytest.mark.parametrize(
@@ -102,3 +106,9 @@ def test_flipping_twice_gives_the_boxes_back(seed, new):
     corners = np.sort(np.random.default_rng(seed).uniform(0, 20, (5, 2, 2)).astype(np.float32), axis=1)
     boxes = corners.reshape(5, 4)
     assert np.allclose(flip_boxes(flip_boxes(boxes, new[1]), new[1]), boxes, atol=1e-5)
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(False, [10, 8, 40, 20]), (True, [120, 8, 150, 20])])
+def test_crowds_are_resized_and_mirrored_like_boxes(flip, expected):
+    target = transform_objects(objects([], [], crowds=[[5, 4, 20, 10]]), (40, 80), (80, 160), flip=flip)
+    assert target.crowds.tolist() == [expected]

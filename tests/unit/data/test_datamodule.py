@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from r3cnn.batch import Batch
 from r3cnn.data.checks import AnnotationError
 from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import Draw
 from r3cnn.data.split import Split
@@ -89,6 +91,23 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image(make):
     assert flips(data, 0) == first
 
 
+def test_crowds_are_handed_out_for_training_when_they_are_to_be_ignored(make, write_coco):
+    crowd = annotation(2, iscrowd=1, bbox=[20, 10, 40, 20])
+    write_coco([image(1)], [annotation(1), crowd])
+    boxes = {kind: make(crowd=kind, flip=0.0).train_set[Draw(0, 0)].target.crowds for kind in ("drop", "ignore")}
+    assert boxes["drop"].shape == (0, 4)
+    assert boxes["ignore"].tolist() == [[20, 10, 60, 30]]
+    data = make(crowd="ignore", flip=0.0)
+    assert next(iter(data.train_dataloader())).targets[0].crowds.tolist() == [[20, 10, 60, 30]]
+
+
+@pytest.mark.parametrize(("crowd", "boxes"), [("drop", []), ("ignore", [[20, 10, 60, 30]])])
+def test_validation_images_hand_out_the_crowds_that_training_ignores(make, write_coco, crowd, boxes):
+    write_coco([image(1)], [annotation(1), annotation(2, iscrowd=1, bbox=[20, 10, 40, 20])])
+    (batch,) = make(crowd=crowd).val_dataloader()
+    assert batch.targets[0].crowds.tolist() == boxes
+
+
 def test_evaluation_images_are_never_mirrored_and_come_in_order(make):
     batches = list(make().val_dataloader())
     assert [i for batch in batches for i in batch.image_ids] == list(range(1, 9))
@@ -100,6 +119,21 @@ def test_two_workers_load_what_the_main_process_loads(make):
     assert len(alone) == len(shared) == 4
     for one, other in zip(alone, shared, strict=True):
         assert_equal(one, other)
+
+
+def test_workers_share_the_index_whatever_way_of_starting_processes_is_the_default(make, monkeypatch):
+    def refuse(self):
+        raise AssertionError("the data set is copied into a worker")
+
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
+    try:
+        expected = list(make().val_dataloader())
+        monkeypatch.setattr(CocoDataset, "__reduce__", refuse)
+        loaded = list(make(workers=1).val_dataloader())
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert [batch.image_ids for batch in loaded] == [batch.image_ids for batch in expected]
 
 
 def test_a_spawned_worker_gets_the_data_set(make):
@@ -227,7 +261,7 @@ def test_a_misspelt_setting_is_an_error(make):
 
 def test_a_rank_without_an_evaluation_batch_of_its_own_repeats_one(make):
     class Trainer:
-        global_rank, world_size = 4, 5
+        global_rank, world_size, limit_val_batches = 4, 5, 1.0
 
     data = make()
     data.trainer = Trainer()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r3cnn.data.annotations import read_annotations
 from r3cnn.data.nuclei import convert_nuclei, main
+from r3cnn.data.reading import read_annotations
 
 
 def write_image(folder, name, masks):

@@ -110,3 +110,20 @@ def test_evaluation_batches_are_dealt_out_whole(world):
     dealt = {i * world + rank: batch for rank, sampler in enumerate(ranks) for i, batch in enumerate(sampler)}
     assert [dealt[i] for i in range(len(alone))] == alone
     assert sum(len(sampler) for sampler in ranks) == len(alone)
+
+
+@pytest.mark.parametrize(("limit", "number"), [(0, 0), (1, 1), (3, 3), (9, 4), (0.25, 1), (0.8, 3), (1.0, 4)])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_limit_is_that_of_all_ranks_together(limit, number, world):
+    alone = list(EvalBatchSampler(EVAL_SIZES, batch_size=3))
+    ranks = [EvalBatchSampler(EVAL_SIZES, batch_size=3, rank=r, world=world, limit=limit) for r in range(world)]
+    dealt = {
+        i * world + r: batch for r, rank in enumerate(ranks) if not rank.is_stand_in for i, batch in enumerate(rank)
+    }
+    assert [dealt[i] for i in sorted(dealt)] == alone[:number]
+    assert {rank.total for rank in ranks} == {number}
+
+
+def test_a_share_of_less_than_one_batch_is_refused():
+    with pytest.raises(ValueError, match=r"limit_val_batches is 0\.2 of 4 batches, which is none: at least 0\.25 is"):
+        EvalBatchSampler(EVAL_SIZES, batch_size=3, limit=0.2)

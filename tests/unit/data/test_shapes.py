@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from r3cnn.data.annotations import read_annotations
+from r3cnn.data.reading import read_annotations
 from r3cnn.data.scenes import CLASSES
 from r3cnn.data.shapes import write_shapes
 

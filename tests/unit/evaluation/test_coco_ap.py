@@ -6,7 +6,8 @@ import pytest
 import torch
 from evaluation_samples import annotation, batch_of, detections
 
-from r3cnn.evaluation.coco_ap import CocoAP, Metrics, write_detections, write_metrics
+from r3cnn.evaluation.coco_ap import CocoAP
+from r3cnn.evaluation.metrics import Metrics, write_detections, write_metrics
 from r3cnn.structures import Detections
 
 CocoFile = Callable[..., Path]
@@ -145,13 +146,38 @@ def test_boxes_are_clipped_to_the_image_file(coco_file: CocoFile) -> None:
     assert metric.compute().detections[0]["bbox"] == [0.0, 0.0, 120.0, 100.0]
 
 
-def test_an_image_that_comes_twice_counts_once(coco_file: CocoFile) -> None:
+def test_an_image_that_comes_twice_is_refused_by_its_id(coco_file: CocoFile) -> None:
     metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)]), (3, 7))
     for _ in range(2):
         metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
-    result = metric.compute()
-    assert len(result.detections) == 1
-    assert result.metrics["box"]["ap"] == pytest.approx(1.0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"1 images were evaluated more than once: ids 1$"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("handed_out", "message"),
+    [
+        ((1, 2, 5), "2 images were handed out and not evaluated: ids 2, 5$"),
+        ((), "1 images were evaluated and not handed out: ids 1$"),
+        ((1, 1), "1 images were handed out more than once: ids 1$"),
+    ],
+)
+def test_images_other_than_those_handed_out_are_refused_by_their_ids(
+    coco_file: CocoFile, handed_out: tuple[int, ...], message: str
+) -> None:
+    metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)], image_ids=(1, 2, 5)), (3, 7))
+    metric.start(handed_out)
+    metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
+    with pytest.raises(ValueError, match=message):
+        metric.compute()
+
+
+def test_a_new_start_forgets_a_validation_that_was_broken_off(coco_file: CocoFile) -> None:
+    metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)]), (3, 7))
+    metric.update(batch_of([1]), [[detections([])]])
+    metric.start((1,))
+    metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
+    assert metric.compute().metrics["box"]["ap"] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_the_order_of_the_images_does_not_matter(coco_file: CocoFile) -> None:
@@ -245,3 +271,12 @@ def test_detections_of_another_number_of_images_are_refused(coco_file: CocoFile)
     metric = CocoAP(coco_file([]), (3, 7))
     with pytest.raises(ValueError, match="loop 1 has detections of 1 images, the batch holds 2"):
         metric.update(batch_of([1, 2]), [[detections([])]])
+
+
+def test_a_call_in_place_of_update_is_refused_before_it_loses_what_came_before(coco_file: CocoFile) -> None:
+    metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)], image_ids=(1, 2)), (3, 7))
+    metric.start([1])
+    metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
+    with pytest.raises(TypeError, match=r"use update\(\)"):
+        metric(batch_of([2]), [[detections([])]])
+    assert metric.compute().metrics["images"] == {"seen": 1, "total": 2}

@@ -1,10 +1,16 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional
 
+from r3cnn.benchmarks.masks import draw_masks
+from r3cnn.benchmarks.memory_use import extra_bytes
 from r3cnn.evaluation.paste import chunk_strips, cut_strips, paste_and_encode, to_original, windows_of
 
 
@@ -50,6 +56,34 @@ def test_codes_are_byte_identical_to_pasting_the_full_image_and_encoding(seed: i
     encoded = paste_and_encode(masks, boxes, size)
     assert list(encoded.counts) == encode_dense(dense)
     assert encoded.areas.tolist() == dense.sum(dim=(1, 2)).tolist()
+
+
+@settings(max_examples=200)
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    boxes=st.lists(st.tuples(*[st.floats(-30, 110, width=32)] * 4), min_size=1, max_size=6),
+    sides=st.integers(1, 33),
+    seed=st.integers(0, 10**6),
+    max_bytes=st.sampled_from([1, 3000, 10**7]),
+)
+def test_any_boxes_and_masks_give_the_bytes_of_pasting_and_encoding(
+    size: tuple[int, int], boxes: list[tuple[float, ...]], sides: int, seed: int, max_bytes: int
+) -> None:
+    masks = torch.rand(len(boxes), sides, sides, generator=torch.Generator().manual_seed(seed))
+    table = torch.tensor(boxes)
+    dense = paste_dense(masks, table, size)
+    encoded = paste_and_encode(masks, table, size, max_bytes=max_bytes)
+    assert list(encoded.counts) == encode_dense(dense)
+    assert encoded.areas.tolist() == dense.sum(dim=(1, 2)).tolist()
+
+
+def test_a_hundred_masks_at_twelve_megapixels_take_less_than_400_megabytes() -> None:
+    size = (3000, 4000)
+    masks, boxes = draw_masks(100, size, seed=0)
+    assert extra_bytes(partial(paste_and_encode, masks, boxes, size)) < 400e6
+    found = paste_and_encode(masks, boxes, size)
+    assert len(found.counts) == 100
+    assert int(found.areas.max()) > 1e6
 
 
 @pytest.mark.parametrize("max_bytes", [1, 500, 20_000])

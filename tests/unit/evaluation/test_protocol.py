@@ -1,6 +1,7 @@
 """Both back-ends against each other, and against pycocotools on the written detections alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from r3cnn.batch import Batch, Example
-from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult, write_detections, write_metrics
+from r3cnn.evaluation import protocol
+from r3cnn.evaluation.coco_ap import CocoAP
+from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
+from r3cnn.evaluation.protocol import BackendMismatchError, Curves
 from r3cnn.structures import Detections, InstanceMasks, Target
 
 SCALE = 1.3
@@ -52,9 +56,11 @@ def crop(mask: Tensor, box: Tensor) -> Tensor:
     return functional.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
 
 
-def evaluate(path: Path, backend: str, area_from: str = "mask", every: int = 1) -> EvaluationResult:
+def evaluate(
+    path: Path, backend: str, area_from: str = "mask", every: int = 1, *, verify: bool = False
+) -> EvaluationResult:
     coco = COCO(str(path))
-    metric = CocoAP(path, sorted(coco.getCatIds()), backend=backend, area_from=area_from)
+    metric = CocoAP(path, sorted(coco.getCatIds()), backend=backend, area_from=area_from, verify_backend=verify)
     generator = torch.Generator().manual_seed(0)
     for image_id in sorted(coco.imgs)[::every]:
         size = (coco.imgs[image_id]["height"], coco.imgs[image_id]["width"])
@@ -118,3 +124,52 @@ def test_the_metrics_are_what_pycocotools_computes_from_the_written_detections_a
         expected = by_pycocotools(annotations, tmp_path / "detections.json", iou_type)
         assert [metrics[kind][key] for key in KEYS] == pytest.approx(expected, abs=1e-9)
         assert 0.1 < metrics[kind]["ap"] < 0.95
+
+
+def test_verification_runs_both_backends_and_changes_no_figure(
+    annotations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str, run: Callable[..., Curves]) -> Callable[..., Curves]:
+        def call(*arguments: object) -> Curves:
+            calls.append(name)
+            return run(*arguments)
+
+        return call
+
+    for name, run in list(protocol._RUNS.items()):
+        monkeypatch.setitem(protocol._RUNS, name, counted(name, run))
+    plain = evaluate(annotations, "faster_coco_eval").metrics
+    assert set(calls) == {"faster_coco_eval"}
+    for backend in ("faster_coco_eval", "pycocotools"):
+        calls.clear()
+        assert figures(evaluate(annotations, backend, verify=True).metrics) == pytest.approx(figures(plain), abs=1e-12)
+        assert calls == [backend, *({"faster_coco_eval", "pycocotools"} - {backend})] * 4  # two loops, boxes and masks
+
+
+@pytest.mark.parametrize(("field", "by"), [("precision", 1e-11), ("recall", 1e-11), ("recall", float("nan"))])
+def test_a_difference_in_any_entry_stops_verification_and_is_named(
+    annotations: Path, monkeypatch: pytest.MonkeyPatch, field: str, by: float
+) -> None:
+    honest = protocol._RUNS["pycocotools"]
+
+    def off(*arguments: object) -> Curves:
+        curves = honest(*arguments)
+        entry = getattr(curves, field)
+        entry[3, ..., 1, -1] += by
+        return curves
+
+    monkeypatch.setitem(protocol._RUNS, "pycocotools", off)
+    with pytest.raises(
+        BackendMismatchError, match=rf"disagree about bbox {field} in \d+ of \d+ entries, most at \[3, "
+    ):
+        evaluate(annotations, "faster_coco_eval", verify=True)
+
+
+def test_a_difference_below_the_tolerance_is_none() -> None:
+    curves = Curves(np.full((10, 101, 2, 4, 1), 0.5), np.full((10, 2, 4, 1), 0.5))
+    close = Curves(curves.precision + 1e-13, curves.recall)
+    protocol._compare(curves, close, "bbox", ("faster_coco_eval", "pycocotools"))
+    with pytest.raises(BackendMismatchError, match="shape"):
+        protocol._compare(curves, Curves(curves.precision[:5], curves.recall), "bbox", protocol.BACKENDS)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r3cnn.ops.matching import Matcher, Matches
+from r3cnn.ops.matching import Matcher, Matches, outside_crowds
 
 GT = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
 YES = torch.ones(2, dtype=torch.bool)
@@ -60,3 +60,14 @@ def test_raising_the_threshold_never_adds_foreground(shifts: list[float], low: f
     boxes = [[shift, 0.0, shift + 10, 10.0] for shift in shifts]
     at_low, at_high = (match(boxes, Matcher(t, t, t)).positive for t in (low, low + more))
     assert not (at_high & ~at_low).any()
+
+
+def test_boxes_that_lie_in_a_crowd_by_more_than_the_limit_are_told_from_the_others() -> None:
+    crowds = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
+    boxes = torch.tensor([[2.0, 2, 8, 8], [5, 0, 15, 10], [4, 0, 14, 10], [20, 20, 30, 30]])  # 1, 0.5, 0.6, 0 inside
+    found = outside_crowds(boxes.expand(2, 4, 4), crowds, 0.5)
+    assert found.tolist() == [[False, True, False, True], [True] * 4]
+
+
+def test_without_crowds_every_box_counts() -> None:
+    assert outside_crowds(torch.rand(2, 3, 4), torch.zeros(2, 0, 4), 0.5).all()

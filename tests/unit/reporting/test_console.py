@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from r3cnn.evaluation.coco_ap import Metrics
+from r3cnn.evaluation.metrics import Metrics
 from r3cnn.reporting.console import class_table, percent, print_metrics
 
 STATS = {"ap": 0.3471, "ap50": 0.5, "ap75": 0.25, "ap_small": None, "ap_medium": 0.1, "ap_large": 1.0}
@@ -57,3 +57,21 @@ def test_every_class_stands_in_the_table_once(count: int) -> None:
 
 def test_without_ground_truth_there_is_no_table_of_classes() -> None:
     assert class_table(metrics_of({"cat": {"box": None, "mask": None}})) is None
+
+
+def test_further_rules_of_fusion_have_a_table_each() -> None:
+    metrics = metrics_of({})
+    text = printed({**metrics, "score_fusions": {"max": metrics["loops"], "last": metrics["loops"]}})
+    assert text.count("Average precision") == 3
+    assert "score_fusion=max (%)" in text
+    assert "score_fusion=last (%)" in text
+
+
+def test_recall_has_a_row_for_the_proposals_and_every_loop() -> None:
+    recall = {"rpn": {"ar100": 0.25, "ar1000": 0.5}, "1": {"ar100": 0.3, "ar1000": None}}
+    lines = [
+        line.replace("│", " ").split() for line in printed({**metrics_of({}), "proposal_recall": recall}).splitlines()
+    ]
+    assert ["RPN", "25.0", "50.0"] in lines
+    assert ["loop", "1", "30.0", "–"] in lines
+    assert "recall" not in printed(metrics_of({}))

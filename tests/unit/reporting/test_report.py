@@ -5,11 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from record_samples import make_record, write_record
 from rich.console import Console
 
 from r3cnn.cli import main as cli_main
 from r3cnn.cli.report import read_config
-from r3cnn.reporting.report import print_report, summary_table, to_markdown
+from r3cnn.reporting.markdown import escape, to_markdown
+from r3cnn.reporting.paper import read_paper
+from r3cnn.reporting.paper_tables import paper_tables
+from r3cnn.reporting.report import cost_table, parts_of, print_report, summary_table
+from r3cnn.reporting.rows import by_setting
 from r3cnn.reporting.runs import find_runs, read_run
 
 CONFIG = """
@@ -69,7 +74,7 @@ def test_more_loops_scored_than_trained_are_stated(tmp_path: Path) -> None:
 def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / name), read_config) for name in ("a", "b|c")]
     lines = to_markdown(runs).splitlines()
-    assert [line for line in lines if line.startswith("## ")] == [f"## {run.name}" for run in runs]
+    assert [line for line in lines if line.startswith("### ")] == [f"### {escape(run.name)}" for run in runs]
     assert lines.count("| 1 | box | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | – |") == 2
     assert lines.count("| 2 | mask | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | – |") == 2
     assert any("b\\|c |" in line for line in lines)
@@ -77,7 +82,7 @@ def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(
 
 def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
-    print_report([read_run(write_run(tmp_path / "naive"), read_config)], console)
+    print_report([read_run(write_run(tmp_path / "naive"), read_config)], console=console)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["2", "mask", "10.0", "10.0", "10.0", "10.0", "10.0", "–"] in rows
     assert any(row[-3:] == ["10.0", "10.0", "3"] or row[-5:] == ["10.0", "10.0", "3", "of", "5"] for row in rows)
@@ -93,8 +98,8 @@ def test_all_finished_runs_below_the_current_folder_are_found_and_others_are_not
     (tmp_path / "runs" / "unfinished").mkdir()
     report(folder=tmp_path, monkeypatch=monkeypatch)
     text = (tmp_path / "outputs" / "report" / "report.md").read_text()
-    headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["## outputs/sweep/0", "## runs/naive"]
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == ["# Results", "## All runs", "### outputs/sweep/0", "### runs/naive"]
     assert "outputs/report/report.md" in capsys.readouterr().out
 
 
@@ -103,7 +108,7 @@ def test_named_runs_alone_are_reported_in_their_order(tmp_path: Path, monkeypatc
         write_run(tmp_path / "runs" / name)
     report("runs=[runs/c,runs/a]", "output_dir=found", folder=tmp_path, monkeypatch=monkeypatch)
     lines = (tmp_path / "found" / "report.md").read_text().splitlines()
-    assert [line for line in lines if line.startswith("## ")] == ["## runs/c", "## runs/a"]
+    assert [line for line in lines if line.startswith("### ")] == ["### runs/c", "### runs/a"]
 
 
 def test_without_any_run_the_error_says_what_to_do(tmp_path: Path) -> None:
@@ -132,6 +137,81 @@ def test_a_damaged_file_is_named(file: str, content: str, message: str, tmp_path
     (folder / file).write_text(content)
     with pytest.raises(ValueError, match=rf"broken/{file} {message}"):
         read_run(folder, read_config)
+
+
+def test_old_runs_and_those_of_the_ledger_share_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "runs" / "old")
+    write_record(tmp_path / "outputs" / "sweeps" / "coco" / "htc-0", make_record("htc"))
+    report(folder=tmp_path, monkeypatch=monkeypatch)
+    folder = tmp_path / "outputs" / "report"
+    text = (folder / "report.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [
+        "### outputs/sweeps/coco/htc-0",
+        "### runs/old",
+    ]
+    assert [line[:10] for line in text.splitlines() if line.startswith("## ")] == [
+        "## Table 1",
+        "## Table 4",
+        "## Table 4",
+        "## All run",
+    ]
+    assert "| 3 | HTC | 1 |" in text
+    assert {path.name for path in folder.glob("report.*")} == {"report.md", "report.tex", "report.html"}
+    assert "written to outputs/report/report.html" in capsys.readouterr().out
+
+
+def test_one_table_alone_is_shown_even_if_nothing_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "runs" / "old")
+    report("table=table3", folder=tmp_path, monkeypatch=monkeypatch)
+    text = (tmp_path / "outputs" / "report" / "report.md").read_text()
+    assert text.count("## Table") == 1
+    assert text.count("| not run |") == 5
+
+
+def test_an_unknown_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "runs" / "old")
+    with pytest.raises(ValueError, match="table is 'table5': one of table1, table2, table3, table4 or all is needed"):
+        report("table=table5", folder=tmp_path, monkeypatch=monkeypatch)
+
+
+def test_the_last_evaluation_in_a_folder_is_what_the_table_of_all_runs_shows(tmp_path: Path) -> None:
+    folder = write_record(write_run(tmp_path / "run"), make_record())
+    evaluated = read_run(folder, read_config)
+    (folder / "metrics.json").unlink()
+    trained = read_run(folder, read_config)
+    assert [run.metrics["box"]["ap"] for run in (evaluated, trained)] == [0.2, 0.41]
+    assert evaluated.record == trained.record == make_record()
+
+
+def test_what_runs_took_is_a_table_of_those_in_the_ledger(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / "old"), read_config)]
+    runs.append(read_run(write_record(tmp_path / "new", make_record(seed=7)), read_config))
+    table = cost_table(runs)
+    assert table.rows == (
+        (
+            str(tmp_path / "new"),
+            *("r3cnn_naive", "coco", "7", "43,912,884", "8.0", "5.5", "6.0", "336.1", "cpu", "cccccccccc"),
+        ),
+    )
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 300])
+def test_a_narrow_terminal_shows_a_wide_table_in_parts_without_losing_a_number(width: int, tmp_path: Path) -> None:
+    folder = write_record(tmp_path / "naive", make_record())
+    run = read_run(folder, read_config)
+    ((setting, records),) = by_setting({folder: make_record()}).items()
+    (table,) = paper_tables(read_paper(), "table1", setting, records)
+    parts = parts_of(table, width)
+    assert {number for part in parts for number in part} == {*range(len(table.columns))}
+    assert (len(parts) == 1) == (width == 300)
+    console = Console(file=io.StringIO(), width=width)
+    print_report([run], [table], console)
+    words = console.file.getvalue()
+    assert "…" not in words.split("Average precision")[0]
+    for row in table.rows:
+        assert all(text in words for cell in row for text in cell.text.split())
 
 
 def test_the_report_needs_no_torch() -> None:

@@ -48,7 +48,7 @@ def test_trusted_targets_are_found_and_a_named_package_is_trusted_as_a_whole() -
         "r3cnn.cli.main.main",
         "r3cnn.schedule.math.floor",
         "r3cnn.data.loading.np.load",
-        "r3cnn.training.loggers.wandb_logger",
+        "r3cnn.training.wandb_run.WandbRun",
         "eval",
         "torch.nn.Linear",
         "r3cnn.data.shapes._publish",

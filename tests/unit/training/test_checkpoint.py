@@ -69,7 +69,8 @@ def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"r3cnn": {"format": 99}}, "format 99"),
-        ({"r3cnn": {"format": 1}}, "lacks 'model'"),
+        ({"r3cnn": {"format": 1}}, "format 1, this version reads 2.*other names"),
+        ({"r3cnn": {"format": 2}}, "lacks 'model'"),
         ({"r3cnn": None}, "not written by `r3cnn train`"),
         ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, "must be lists"),
         ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "lacks 'std'"),

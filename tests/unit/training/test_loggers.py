@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from r3cnn.training.loggers import CsvLogger, has_wandb_login
+from r3cnn.training.loggers import CsvLogger, TensorBoardLogger, has_wandb_login
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -67,3 +67,12 @@ def test_a_login_counts_for_the_server_that_is_used(tmp_path: Path, monkeypatch:
     assert has_wandb_login()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
     assert not has_wandb_login()
+
+
+def test_without_tensorboard_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lightning.fabric.loggers import tensorboard
+
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):  # what Lightning found when it was imported
+        monkeypatch.setattr(tensorboard, name, False)
+    with pytest.raises(ValueError, match=r"pip install 'r3cnn\[tensorboard\]'"):
+        TensorBoardLogger(str(tmp_path))

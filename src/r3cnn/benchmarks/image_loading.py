@@ -1,0 +1,108 @@
+"""Images of a data set, decoded, augmented and ready to train on, beside torchvision's own way to load COCO."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
+from torchvision.transforms import v2
+
+from r3cnn.batch import Example
+from r3cnn.benchmarks.rows import Row
+from r3cnn.benchmarks.timing import take_turns
+from r3cnn.data.annotations import classes_of
+from r3cnn.data.checks import AnnotationError
+from r3cnn.data.dataset import CocoDataset
+from r3cnn.data.loading import collate
+from r3cnn.data.reading import read_annotations
+from r3cnn.data.samplers import Draw
+from r3cnn.data.split import Split
+
+OURS, PEER = "ours", "torchvision's CocoDetection"
+FLIP = 0.5
+TorchvisionExample = tuple[Tensor, dict[str, Tensor]]
+
+
+def loading_rows(
+    *,
+    root: str,
+    images: str,
+    annotations: str,
+    limit: int,
+    image_size: Sequence[int],
+    batch_size: int,
+    repetitions: int,
+    warmups: int,
+    seed: int,
+) -> list[Row]:
+    """Seconds per image with one loading process, which both are given to the trainer by.
+
+    Args:
+        root: Folder of the data set.
+        images: Image folder below it.
+        annotations: COCO file below it.
+        limit: Images, the first so many that have an object.
+        image_size: Upper bounds of the (shorter, longer) side in pixels.
+        batch_size: Images that are put together.
+        repetitions: Rounds that count.
+        warmups: Rounds before them.
+        seed: Of the augmentation.
+
+    Raises:
+        AnnotationError: If the data set is not there.
+    """
+    split = Split(images=images, annotations=annotations, keep_empty=False, limit=limit).below(root)
+    if not split.annotation_file.is_file():
+        raise AnnotationError(f"{split.annotation_file}: there is no such file; R3CNN_DATA says where data sets are")
+    bounds = (int(image_size[0]), int(image_size[1]))
+    ours, count = our_loader(split, bounds, batch_size, seed)
+    calls = {OURS: ours, PEER: peer_loader(split, bounds, batch_size, count)}
+    measured = take_turns(calls, repetitions=repetitions, warmups=warmups, device=torch.device("cpu"))
+    name = f"one image with its masks at {bounds[1]}x{bounds[0]}: {OURS} / {PEER}"
+    return [Row(name, measured[OURS].seconds / count, measured[PEER].seconds / count, 1 / 3, True)]
+
+
+def our_loader(
+    split: Split, image_size: tuple[int, int], batch_size: int, seed: int
+) -> tuple[Callable[[], float], int]:
+    """Loads all images in batches; and how many there are. The call returns the objects that it saw."""
+    annotations = read_annotations(split.annotation_file, classes_of(split.annotation_file)[0], "skip")
+    indices = split.select(annotations)
+    data = CocoDataset(annotations, split.image_folder, indices=indices, image_size=image_size, flip=FLIP, seed=seed)
+    draws = [Draw(0, item) for item in range(len(data))]
+    batches = [draws[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    loader: DataLoader[Example] = DataLoader(
+        data, batch_sampler=batches, collate_fn=collate, num_workers=1, persistent_workers=True
+    )
+    return lambda: sum(sum(batch.counts) for batch in loader), len(data)
+
+
+def peer_loader(split: Split, image_size: tuple[int, int], batch_size: int, count: int) -> Callable[[], float]:
+    """The same with ``wrap_dataset_for_transforms_v2`` and masks, as in torchvision's reference scripts."""
+    transforms = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(image_size[0], max_size=image_size[1]),
+            v2.RandomHorizontalFlip(FLIP),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.SanitizeBoundingBoxes(),
+        ]
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        raw = CocoDetection(split.image_folder, str(split.annotation_file), transforms=transforms)
+    data = wrap_dataset_for_transforms_v2(raw, target_keys=("boxes", "labels", "masks"))
+    items = [item for item, image_id in enumerate(raw.ids) if raw.coco.getAnnIds(image_id, iscrowd=False)][:count]
+    loader: DataLoader[TorchvisionExample] = DataLoader(
+        Subset(data, items), batch_size=batch_size, collate_fn=zipped, num_workers=1, persistent_workers=True
+    )
+    return lambda: sum(sum(len(target["labels"]) for target in targets) for _, targets in loader)
+
+
+def zipped(examples: Sequence[TorchvisionExample]) -> tuple[tuple[object, ...], ...]:
+    """Images and targets, as torchvision's reference scripts collate them."""
+    return tuple(zip(*examples, strict=True))

@@ -1,0 +1,77 @@
+"""``r3cnn analyze rois``: figure 2 of the paper from what runs left behind."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
+
+FILES = {"train": TRAINING_FILE, "val": VALIDATION_FILE}
+FOLDER, PICTURE, TABLE = "outputs/rois", "roi_histograms.png", "roi_statistics.json"
+
+
+def analyze_rois(config: DictConfig) -> None:
+    """Draws the IoU histograms of several runs beside each other and prints the numbers.
+
+    Raises:
+        ValueError: For an unknown split or without any run.
+    """
+    from r3cnn.reporting.roi_figures import draw_figure_2, read_roi_report
+    from r3cnn.reporting.roi_tables import print_roi_tables
+
+    if config.split not in FILES:
+        raise ValueError(f"split must be one of {list(FILES)}, got {config.split!r}")
+    if not config.runs:
+        raise ValueError("runs is empty: name the folders of train or evaluate runs, such as runs=[runs/mask,runs/r3]")
+    given = [config.runs] if isinstance(config.runs, str) else list(config.runs)
+    folders = found_folders(given, FILES[config.split])
+    names = names_of(folders)
+    reports = {
+        name: read_roi_report(Path(folder) / FILES[config.split]) for name, folder in zip(names, folders, strict=True)
+    }
+    output_dir = Path(config.output_dir or FOLDER)
+    draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
+    (output_dir / TABLE).write_text(json.dumps(reports, allow_nan=False) + "\n", encoding="utf-8")
+    print_roi_tables(reports)
+    print(f"written to {output_dir}")
+
+
+def found_folders(given: Sequence[str], file: str) -> list[str]:
+    """The folders of runs that were named one by one or by a pattern such as ``outputs/sweeps/demo/htc-*``.
+
+    Args:
+        given: Folders and patterns.
+        file: What a folder that fits a pattern must hold, as a run that has not come so far does not.
+
+    Raises:
+        ValueError: For a pattern that no such folder fits.
+    """
+    found = []
+    for each in given:
+        fitting = [each]
+        if glob.has_magic(each) and not Path(each).is_dir():
+            fitting = sorted(folder for folder in glob.glob(each) if (Path(folder) / file).is_file())
+        if not fitting:
+            raise ValueError(f"runs has {each}: no folder of that name has {file} in it")
+        found += fitting
+    return found
+
+
+def names_of(folders: list[str]) -> list[str]:
+    """The folders without the part of the path that they share.
+
+    Raises:
+        ValueError: If one is named twice.
+    """
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"runs names a folder twice: {folders}")
+    if len(folders) == 1:
+        return [Path(folders[0]).name]
+    shared = os.path.commonpath([Path(folder).absolute() for folder in folders])
+    return [os.path.relpath(Path(folder).absolute(), shared) for folder in folders]

@@ -1,0 +1,154 @@
+"""``r3cnn data``: checks a data set, shows it as the network sees it, and makes one from mask images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from r3cnn.batch import Batch
+from r3cnn.cli.configs import fill_classes, plain, settle_folders
+from r3cnn.cli.parts import build_data, checked
+from r3cnn.data.annotations import classes_of
+from r3cnn.data.checks import AnnotationError
+from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.data.inspection import Inspection, inspect, shared_images
+from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
+from r3cnn.data.statistics import statistics_of
+from r3cnn.training.build import instantiate
+
+if TYPE_CHECKING:
+    from r3cnn.reporting.data_tables import Found
+
+FOUND, PICTURE = "check.json", "check.png"
+SPLITS = ("train", "val")
+FOUND_PROBLEMS = 1
+
+
+def run(config: DictConfig) -> None:
+    """Runs the part that was asked for."""
+    parts: dict[str, Callable[[DictConfig], None]] = {"check": check, "browse": browse, "convert": convert}
+    if config.part not in parts:
+        raise ValueError(f"part must be one of {tuple(parts)}, got {config.part!r}")
+    parts[config.part](config)
+
+
+def check(config: DictConfig) -> None:
+    """Prints and writes everything that is wrong and what there is; ends with 1 if anything is wrong."""
+    from r3cnn.reporting.data_figures import plot_statistics
+    from r3cnn.reporting.data_tables import print_check
+
+    folder = Path(config.output_dir)
+    found = inspected(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FOUND).write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
+    if any(split["statistics"] for split in found.values()):
+        plot_statistics(found, folder / PICTURE)
+    print_check(found, config.max_lines)
+    print(f"written to {folder / FOUND}")
+    if any(split["problems"] for split in found.values()):
+        sys.exit(FOUND_PROBLEMS)
+
+
+def inspected(config: DictConfig) -> dict[str, Found]:
+    """Content of ``check.json``: for each data set its file, problems, notes and statistics."""
+    settle_folders(config)
+    try:
+        fill_classes(config)
+    except AnnotationError as error:  # the validation file is all that can be looked at, with classes of its own
+        return {"train": _unreadable(Path(config.data.train.annotations), error), "val": _val_alone(config)}
+    data = build_data(plain(config.data), trusted=None)
+    data.prepare_data()
+    found = {
+        name: inspect(split, data.classes, may_lack_classes=name == "val", workers=config.data.workers)
+        for name, split in (("train", data.train), ("val", data.val))
+    }
+    is_one_file = data.train.annotation_file == data.val.annotation_file
+    shared = () if is_one_file else tuple(shared_images(found["val"], found["train"]))
+    entries = {name: _entry(one, _statistics(one, data)) for name, one in found.items()}
+    entries["val"]["notes"] = [*found["val"].notes, *shared]
+    return entries
+
+
+def _unreadable(file: Path, error: AnnotationError) -> Found:
+    return _entry(Inspection(file, (str(error),), (), None, {}), {})
+
+
+def _val_alone(config: DictConfig) -> Found:
+    file = Path(config.data.root).expanduser() / Path(config.data.val.annotations).expanduser()
+    try:
+        OmegaConf.update(config, "data.classes", list(classes_of(file)[0]))
+    except AnnotationError as error:
+        return _unreadable(file, error)
+    data = build_data(plain(config.data), trusted=None)
+    found = inspect(data.val, data.classes, may_lack_classes=True, workers=config.data.workers)
+    return _entry(found, _statistics(found, data))
+
+
+def _entry(inspection: Inspection, statistics: dict[str, object]) -> Found:
+    found = {
+        "file": str(inspection.file),
+        "problems": list(inspection.problems),
+        "notes": list(inspection.notes),
+        "statistics": statistics,
+    }
+    return cast("Found", found)
+
+
+def _statistics(inspection: Inspection, data: CocoDataModule) -> dict[str, object]:
+    if inspection.annotations is None:
+        return {}
+    return statistics_of(inspection.annotations, data.classes, data.image_size)
+
+
+def browse(config: DictConfig) -> None:
+    """Draws images as they come out of the data loader, with their padding, boxes, masks and crowds."""
+    from r3cnn.reporting.data_figures import draw_input
+
+    if config.split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {config.split!r}")
+    if config.count < 1:
+        raise ValueError(f"count is {config.count}: at least one image is needed")
+    settle_folders(config)
+    fill_classes(config)
+    data = build_data(plain(config.data), trusted=None)
+    folder = Path(config.output_dir) / "browse"
+    shown = 0
+    for batch in batches(data, config.split, config.epoch):
+        for image, target, image_id in zip(batch.images, batch.targets, batch.image_ids, strict=True):
+            path = folder / f"{config.split}_{config.epoch}_{shown:03d}_image_{image_id}.png"
+            draw_input(image, target, data.classes, path, canvas=batch.canvas, padding=data.mean)
+            shown += 1
+            if shown == config.count:
+                print(f"{shown} pictures in {folder}")
+                return
+    print(f"{shown} pictures in {folder}: there are no more images")
+
+
+def batches(data: CocoDataModule, split: str, epoch: int) -> Iterator[Batch]:
+    """Batches as a run gets them."""
+    data.set_position(epoch, 0)
+    yield from data.train_dataloader() if split == "train" else data.val_dataloader()
+
+
+def convert(config: DictConfig) -> None:
+    """Writes a COCO file from folders of mask images.
+
+    Raises:
+        ValueError: If a folder or the output is not named, or for anything that cannot be read.
+    """
+    missing = [name for name in ("images", "masks", "output") if config[name] is None]
+    if missing:
+        raise ValueError(f"`r3cnn data convert` needs {', '.join(f'{name}=…' for name in missing)}")
+    reading = checked(instantiate(plain(config.masks_as)), MaskReading, "masks_as")
+    content = convert_masks(Path(config.images), Path(config.masks), reading)
+    write_coco(content, Path(config.output))
+    names = [str(category["name"]) for category in content["categories"]]
+    print(
+        f"{len(content['images'])} images, {len(content['annotations'])} objects, classes {', '.join(names)}: "
+        f"{config.output}"
+    )

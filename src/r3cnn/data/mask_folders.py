@@ -1,0 +1,225 @@
+"""COCO files from folders of mask images: one mask per instance, or one index image per picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from r3cnn.data.loading import ImageError, read_image
+from r3cnn.structures import Size
+
+Layout = Literal["folders", "index"]
+Mask = npt.NDArray[np.bool_]
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """How mask images are to be read.
+
+    Attributes:
+        layout: ``folders``: the masks of ``a/b.jpg`` are the images in ``a/b/``, one per instance, or in folders in
+            there that have the names of the classes. ``index``: ``a/b.png`` holds a number at each pixel.
+        class_name: Class of what has no other.
+        threshold: With ``folders``, a pixel belongs to the instance from this grey value on; None: every mask has to
+            hold two values, of which the lower one is 0 (or one value).
+        background: With ``index``, numbers that are no instance.
+        class_divisor: With ``index``, the class of number ``n`` is ``n // class_divisor`` (1000 for Cityscapes); None:
+            all have ``class_name``.
+        class_ids: With ``class_divisor``, the name of each class; numbers of other classes are no instances.
+    """
+
+    layout: Layout
+    class_name: str = "object"
+    threshold: int | None = None
+    background: Sequence[int] = (0,)
+    class_divisor: int | None = None
+    class_ids: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout):
+            raise ValueError(f"layout is {self.layout!r}: {get_args(Layout)} are known")
+        if (self.class_divisor is None) != (not self.class_ids):
+            raise ValueError(
+                f"class_divisor is {self.class_divisor}, class_ids is {dict(self.class_ids)}: both or none are needed"
+            )
+        if self.class_divisor is not None and self.class_divisor < 1:
+            raise ValueError(f"class_divisor is {self.class_divisor}: a number >= 1 is needed")
+
+
+def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, list[dict[str, object]]]:
+    """Content of a COCO file; file names are relative to ``images``. A picture without a mask has no object.
+
+    Categories are numbered from 1 in the order of their names; images and annotations in the order of their files.
+
+    Args:
+        images: Folder of the pictures; folders in it are looked through.
+        masks: Folder of the masks, laid out like ``images``.
+        reading: How to read them.
+
+    Raises:
+        ValueError: If there is no picture, masks of a picture that is not there, or a mask that cannot be read, is of
+            another size than its picture, or is not of the layout; the message names the file.
+    """
+    pictures = _pictures(images)
+    _check_masks_have_pictures(masks, {_key(picture, images) for picture in pictures}, reading.layout)
+    records: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
+    for image_id, picture in enumerate(pictures, start=1):
+        shape = read_image(picture).shape
+        size = (shape[-2], shape[-1])
+        name = picture.relative_to(images).as_posix()
+        records.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+        key = _key(picture, images)
+        instances = _from_folder if reading.layout == "folders" else _from_index
+        for class_name, mask in instances(masks, key, size, reading):
+            entries.append({"image_id": image_id, "class": class_name, **_entry(mask)})
+    names = sorted({str(entry["class"]) for entry in entries} | set(reading.class_ids.values()))
+    ids = {name: number for number, name in enumerate(names or [reading.class_name], start=1)}
+    annotations = [
+        {"id": number, "category_id": ids[str(entry.pop("class"))], **entry}
+        for number, entry in enumerate(entries, start=1)
+    ]
+    categories: list[dict[str, object]] = [{"id": number, "name": name} for name, number in ids.items()]
+    return {"images": records, "annotations": annotations, "categories": categories}
+
+
+def write_coco(content: Mapping[str, object], file: Path) -> None:
+    """Writes a COCO file; it appears complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    draft.replace(file)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"images={folder} holds no picture: one of {IMAGE_SUFFIXES} is needed")
+    seen: dict[Path, Path] = {}
+    for path in found:
+        other = seen.setdefault(_key(path, folder), path)
+        if other is not path:
+            raise ValueError(f"{other} and {path} would have the same masks: their names differ only in the ending")
+    return found
+
+
+def _key(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder).with_suffix("")
+
+
+def _check_masks_have_pictures(masks: Path, pictures: set[Path], layout: Layout) -> None:
+    if not masks.is_dir():
+        raise ValueError(f"masks={masks} is no folder")
+    files = [path for path in masks.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if layout == "index":
+        strangers = sorted({str(path) for path in files if _key(path, masks) not in pictures})
+    else:
+        nested = sorted(str(key) for key in pictures if pictures.intersection(key.parents))
+        if nested:
+            raise ValueError(f"the masks of picture {nested[0]} would lie among those of {Path(nested[0]).parent}")
+        parents = {path.parent.relative_to(masks) for path in files}
+        strangers = sorted(str(masks / path) for path in parents if not {path, path.parent} & pictures)
+    if not files:
+        raise ValueError(f"masks={masks} holds no mask image: one of {IMAGE_SUFFIXES} is needed")
+    if strangers:
+        more = f" and {len(strangers) - NAMED_AT_MOST} more" if len(strangers) > NAMED_AT_MOST else ""
+        raise ValueError(
+            f"there is no picture for the masks {', '.join(strangers[:NAMED_AT_MOST])}{more}: for a/b.jpg they are "
+            f"{'a/b.png' if layout == 'index' else 'the images in a/b, or in a/b/CLASS'} (layout={layout})"
+        )
+
+
+def _from_folder(masks: Path, key: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+    """Class and mask of each instance, in the order of the files."""
+    folder = masks / key
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            continue
+        values = _values(path, size)
+        inner = path.parent.relative_to(folder).as_posix()
+        mask = _binary(path, values) if reading.threshold is None else values >= reading.threshold
+        if mask.any():
+            yield reading.class_name if inner == "." else inner, mask
+
+
+def _from_index(masks: Path, key: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+    """Class and mask of each number, in ascending order."""
+    paths = [path for suffix in IMAGE_SUFFIXES if (path := masks / f"{key}{suffix}").is_file()]
+    if not paths:
+        return
+    if len(paths) > 1:
+        raise ValueError(f"{paths[0]} and {paths[1]} are both masks of one picture: one of them is needed")
+    values = _values(paths[0], size, is_index=True)
+    for number in np.unique(values).tolist():
+        name = reading.class_name
+        if reading.class_divisor is not None:
+            name = reading.class_ids.get(number // reading.class_divisor, "")
+        if number not in reading.background and name:
+            yield name, values == number
+
+
+def _values(path: Path, size: Size, *, is_index: bool = False) -> npt.NDArray[np.int64]:
+    """(height, width) numbers of a mask image: palette indices, grey values of 1, 8, 16 or 32 bits."""
+    try:
+        with Image.open(path) as image:
+            if is_index and image.format in ("JPEG", "WEBP"):
+                raise ValueError(f"is a {image.format} file, which changes numbers: PNG or TIFF is needed")
+            values = _numbers(image, is_index=is_index)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be read as a mask: {error}") from error
+    if values.shape != size:
+        raise ValueError(
+            f"{path} is {values.shape[0]} px high and {values.shape[1]} px wide, its picture {size[0]} and {size[1]}"
+        )
+    return values.astype(np.int64)
+
+
+def _numbers(image: Image.Image, *, is_index: bool) -> npt.NDArray[np.generic]:
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError("holds several pages: one image per file is needed")
+    if image.mode == "F":
+        raise ValueError("its pixels are floats: whole numbers are needed")
+    if image.mode == "1" and not is_index:
+        return np.asarray(image.convert("L"))  # so that a threshold means the same as for 8 bits
+    return np.asarray(image) if image.mode in ("P", "L", "1") or image.mode[0] == "I" else _grey(image)
+
+
+def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The one channel of a colour image whose channels are equal; alpha does not count."""
+    pixels = np.asarray(image.convert("RGB"))
+    if (pixels != pixels[:, :, :1]).any():
+        raise ValueError(f"it has colours (mode {image.mode}): a grey or palette image is needed")
+    return np.asarray(pixels[:, :, 0])
+
+
+def _binary(path: Path, values: npt.NDArray[np.int64]) -> Mask:
+    """Where the values are not 0, if they are but one."""
+    found = np.unique(values)
+    if len(found[found != 0]) > 1:
+        raise ValueError(
+            f"{path} holds {len(found)} grey values, {found[:4].tolist()} …: a mask of one instance has 0 and another; "
+            "for soft edges say threshold=128, for one index image per picture layout=index"
+        )
+    return values != 0
+
+
+def _entry(mask: Mask) -> dict[str, object]:
+    """Annotation record of a mask, without ids."""
+    runs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "iscrowd": 0,
+        "area": int(mask.sum()),
+        "bbox": coco_mask.toBbox(runs).tolist(),
+        "segmentation": {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")},
+    }

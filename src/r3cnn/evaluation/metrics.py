@@ -1,0 +1,49 @@
+"""What an evaluation gives, and the files that it is written into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from r3cnn.evaluation.metrics_format import Metrics
+from r3cnn.evaluation.records import ImageRecord, ResultEntry, entries_of
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What one evaluation gives.
+
+    Attributes:
+        metrics: Content of ``metrics.json``; equal on all ranks.
+        records: What every loop found by image id, ascending; empty on ranks other than 0.
+        category_ids: The annotation file's category id of each label.
+    """
+
+    metrics: Metrics
+    records: Mapping[int, ImageRecord]
+    category_ids: tuple[int, ...]
+
+    @property
+    def detections(self) -> list[ResultEntry]:
+        """Entries of ``detections.json``, those of the last loop."""
+        return self.entries(-1)
+
+    def entries(self, loop: int) -> list[ResultEntry]:
+        """Entries of the COCO results file of a loop, counted from 0, or from the last one with -1."""
+        return [
+            entry
+            for image_id, record in self.records.items()
+            for entry in entries_of(image_id, record.loops[loop], record.size, self.category_ids)
+        ]
+
+
+def write_metrics(result: EvaluationResult, path: Path) -> None:
+    """Writes ``metrics.json``; undefined figures are null."""
+    path.write_text(json.dumps(result.metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_detections(result: EvaluationResult, path: Path, loop: int = -1) -> None:
+    """Writes what a loop found as ``detections.json``, a COCO results file with floats that read back exactly."""
+    path.write_text(json.dumps(result.entries(loop), allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,60 @@
+"""COCO results files, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from pycocotools import mask as coco_mask
+
+from r3cnn.evaluation.ground_truth import GroundTruth, Instance, to_code
+from r3cnn.evaluation.protocol import IouType
+
+
+def read_results(path: Path, truth: GroundTruth, iou_type: IouType) -> list[Instance]:
+    """Detections of a file in the form that COCO evaluators take.
+
+    Masks rank by ``mask_score`` where there is one, boxes by ``score``. Entries without a box get their mask's.
+
+    Args:
+        path: A list of ``image_id``, ``category_id``, ``score``, ``segmentation`` and ``bbox``.
+        truth: The annotation file that it speaks of.
+        iou_type: What is going to be compared.
+
+    Raises:
+        ValueError: If it is no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is no COCO results file: a list is needed, got a {type(content).__name__}")
+    found = []
+    for position, entry in enumerate(content):
+        try:
+            found.append(_instance(entry, truth, iou_type))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: entry {position} lacks {error}, or speaks of an unknown image") from error
+    return found
+
+
+def _instance(entry: dict[str, object], truth: GroundTruth, iou_type: IouType) -> Instance:
+    image_id = int(cast(int, entry["image_id"]))
+    score = entry["score"] if iou_type == "bbox" else entry.get("mask_score", entry["score"])
+    instance: Instance = {
+        "image_id": image_id,
+        "category_id": int(cast(int, entry["category_id"])),
+        "iscrowd": 0,
+        "score": float(cast(float, score)),
+    }
+    code = to_code(entry["segmentation"], truth.images[image_id])
+    box = entry.get("bbox") or coco_mask.toBbox(code).tolist()
+    instance["bbox"] = [float(side) for side in cast(list[float], box)]
+    if iou_type == "segm":
+        instance["segmentation"] = code
+        instance["area"] = float(coco_mask.area(code))
+    else:
+        instance["area"] = instance["bbox"][2] * instance["bbox"][3]
+    return instance

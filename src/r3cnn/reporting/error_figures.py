@@ -1,0 +1,89 @@
+"""Error analysis as pictures: what errors cost per loop, precision-recall curves, confusion matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r3cnn.evaluation.error_oracle import KINDS
+from r3cnn.evaluation.error_report import ErrorReport, LoopErrors
+from r3cnn.reporting.curves import COLORS, INK
+from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES = ("-", "--", ":", "-.")
+MAX_NUMBERED_CLASSES = 20
+
+
+def draw_errors(report: ErrorReport, folder: Path) -> None:
+    """Saves ``errors.png``, ``precision_recall.png`` and one confusion matrix per kind, that of the last loop."""
+    kinds = (("box", report["box"]), ("mask", report["mask"]))
+    _draw_gains(kinds, folder / "errors.png")
+    _draw_curves(kinds, folder / "precision_recall.png")
+    for kind, loops in kinds:
+        last = loops[str(len(loops))]
+        _draw_confusion(np.array(last["confusion"]), report["classes"], kind, folder / f"confusion_{kind}.png")
+
+
+Kinds = tuple[tuple[str, dict[str, LoopErrors]], ...]
+
+
+def _draw_gains(kinds: Kinds, path: Path) -> None:
+    ious = list(kinds[0][1]["1"]["at_iou"])
+    figure = new_figure(PANEL_SIZE[0] * len(ious), PANEL_SIZE[1] * len(kinds))
+    rows = figure.subplots(len(kinds), len(ious), squeeze=False)
+    for (kind, loops), row in zip(kinds, rows, strict=True):
+        for iou, axes in zip(ious, row, strict=True):
+            width = 0.8 / len(loops)
+            for number, (name, loop) in enumerate(loops.items()):
+                heights = [100 * (loop["at_iou"][iou]["gains"][error] or 0.0) for error in KINDS]
+                at = np.arange(len(KINDS)) + (number - (len(loops) - 1) / 2) * width
+                axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {name}")
+            axes.set_xticks(range(len(KINDS)), [error.capitalize() for error in KINDS])
+            axes.legend(frameon=False, fontsize=8)
+            dress(axes, f"{kind}: AP at IoU {iou} lost to each error (%)", "")
+    save(figure, path)
+
+
+def _draw_curves(kinds: Kinds, path: Path) -> None:
+    figure = new_figure(PANEL_SIZE[0] * len(kinds), PANEL_SIZE[1])
+    recall = np.linspace(0, 1, 101)
+    for (kind, loops), axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
+        for number, (name, loop) in enumerate(loops.items()):
+            color = COLORS[number % len(COLORS)]
+            for line, (iou, curve) in zip(LINES, loop["curves"].items(), strict=False):
+                if curve:
+                    axes.plot(recall, curve, line, color=color, linewidth=1.4, label=f"loop {name}, IoU {iou}")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.legend(frameon=False, fontsize=7.5)
+        dress(axes, f"{kind}: precision over recall, mean of the classes", "recall")
+    save(figure, path)
+
+
+def _draw_confusion(matrix: NDArray[np.int64], classes: list[str], kind: str, path: Path) -> None:
+    side = max(4.0, 1.8 + 0.28 * len(matrix))
+    figure = new_figure(side, side)
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    _name_cells(axes, matrix, shares)
+    axes.set_xticks(range(len(matrix)), [*classes, "nothing"], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(matrix)), [*classes, "nothing"], fontsize=8)
+    axes.set_xlabel("detection", fontsize=9, color=INK)
+    axes.set_ylabel("object", fontsize=9, color=INK)
+    axes.set_title(f"{kind}: objects and detections, last loop", fontsize=10, color=INK, loc="left")
+    save(figure, path)
+
+
+def _name_cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    if len(matrix) > MAX_NUMBERED_CLASSES:
+        return
+    for (row, column), count in np.ndenumerate(matrix):
+        color = "white" if shares[row, column] > 0.6 else INK
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7.5, color=color)

@@ -1,0 +1,113 @@
+"""The report as one file: no network, no other file, opens from the disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import r3cnn
+from r3cnn.reporting.figures import iou_color
+from r3cnn.reporting.html.pictures import PictureSettings, ReadImage
+from r3cnn.reporting.html.runs import page_runs, runs_table
+from r3cnn.reporting.html.sections import ROI_FILES, groups_of, histograms, run_section
+from r3cnn.reporting.runs import Run
+from r3cnn.reporting.tables import MISSING, NOT_RUN, Cell, Table, mark, marks
+
+PACKAGE = "r3cnn.reporting.html"
+
+
+@dataclass(frozen=True)
+class HtmlSettings:
+    """What the page takes room for.
+
+    Attributes:
+        pictures: How many pictures per run, and how large.
+        curve_points: Longer curves are averaged down to so many points.
+    """
+
+    pictures: PictureSettings
+    curve_points: int
+
+    def __post_init__(self) -> None:
+        if self.curve_points < 2:
+            raise ValueError(f"curve_points is {self.curve_points}: a curve needs at least 2")
+
+
+def write_html(
+    path: Path,
+    runs: Sequence[Run],
+    tables: Sequence[Table],
+    differences: Sequence[Table],
+    settings: HtmlSettings,
+    read_image: ReadImage,
+) -> None:
+    """Writes the page; equal runs give equal bytes.
+
+    Args:
+        path: ``report.html``.
+        runs: Finished runs, in the order of their numbers.
+        tables: The paper's tables, ours beside the published values.
+        differences: Differences between systems with their intervals.
+        settings: What the page takes room for.
+        read_image: (3, H, W) uint8 RGB of an image file; raises ValueError where it cannot be read.
+    """
+    environment = Environment(
+        loader=PackageLoader(PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"mark": mark, "marks": marks, "heading_groups": heading_groups, "sort_value": sort_value}
+    script, numbered = _resource("report.js"), page_runs(runs)
+    content = environment.get_template("report.html.j2").render(
+        version=r3cnn.__version__,
+        style=Markup(_style()),
+        script=Markup(script),
+        script_hash=_sha256(script),
+        tables=tables,
+        differences=differences,
+        runs_table=runs_table(numbered),
+        groups=groups_of(numbered),
+        histograms=[histograms(numbered, split) for split in ROI_FILES],
+        sections=[run_section(run, settings.pictures, settings.curve_points, read_image) for run in numbered],
+        pictures=settings.pictures,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def heading_groups(table: Table) -> list[tuple[str, int]]:
+    """Quantities above the headings with the number of columns that each spans; empty where a column stands alone."""
+    found: list[tuple[str, int]] = []
+    for column in table.columns:
+        if found and column.group and column.group == found[-1][0]:
+            found[-1] = (column.group, found[-1][1] + 1)
+        else:
+            found.append((column.group, 1))
+    return found
+
+
+def sort_value(cell: Cell) -> str:
+    """What a column sorts by; nothing for a cell without content, which stays at the end."""
+    if cell.value is not None:
+        return repr(cell.value)
+    return "" if cell.text in (MISSING, NOT_RUN) else cell.text
+
+
+def _resource(name: str) -> str:
+    return resources.files(PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _style() -> str:
+    """The style sheet, with the colours of the pictures' IoU scale."""
+    ramp = ", ".join(f"rgb{iou_color(0.5 + step / 20)}" for step in range(11))
+    return _resource("report.css").replace("IOU_RAMP", ramp)
+
+
+def _sha256(script: str) -> str:
+    """As a content security policy names the one script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,137 @@
+"""Pictures of the RoI statistics: figure 2 of the paper over several runs, and one run in detail."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from r3cnn.evaluation.roi_report import Kinds, LoopRois, RoiReport
+from r3cnn.reporting.curves import COLORS, INK
+from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_CLASSES = 8
+"""Classes that are drawn, those with most positives."""
+
+NEEDED = ("images", "bin_edges", "loops")
+
+
+def read_roi_report(path: Path) -> RoiReport:
+    """Reads ``roi_statistics.json`` or ``roi_statistics_train.json``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it was not written by ``RoiLog``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: training and evaluation write it unless callbacks leaves out `rois`"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it does not hold RoI statistics")
+    return cast(RoiReport, content)
+
+
+def draw_figure_2(reports: Mapping[str, RoiReport], path: Path, *, from_iou: float) -> None:
+    """Draws the IoU histogram of the RoIs that each loop was offered, the loops upon one another, one panel per run.
+
+    Figure 2 of the paper (arXiv 2104.01329) shows Mask R-CNN (a), R3-CNN with falling (b) and rising thresholds (c).
+    All panels share their scale: RoIs per image.
+
+    Args:
+        reports: By name of the run, in the order of the panels.
+        path: PNG, PDF or SVG file.
+        from_iou: Bins below this are left out, since they hold nearly everything.
+    """
+    figure = new_figure(PANEL_SIZE[0] * len(reports), PANEL_SIZE[1])
+    panels = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
+    for letter, axes, (name, report) in zip(string.ascii_lowercase, panels, reports.items(), strict=False):
+        draw_histogram(axes, report, from_iou)
+        dress(axes, f"({letter}) {name}", "IoU with the best object")
+    panels[0].set_ylabel("RoIs per image", fontsize=9, color=INK)
+    save(figure, path)
+
+
+def draw_roi_statistics(report: RoiReport, path: Path) -> None:
+    """Draws one run: RoIs by IoU and loop, what refinement gains by IoU, and positives by object size and by class.
+
+    Args:
+        report: What to draw.
+        path: PNG, PDF or SVG file.
+    """
+    figure = new_figure(PANEL_SIZE[0] * 4, PANEL_SIZE[1])
+    histogram, gains, sizes, classes = figure.subplots(1, 4)
+    lowest = min(loop["iou_threshold"] for loop in report["loops"].values())
+    draw_histogram(histogram, report, lowest)
+    dress(histogram, "RoIs per image, before refinement", "IoU with the best object")
+    for number, (name, loop) in enumerate(report["loops"].items()):
+        _gain_curve(gains, report["bin_edges"], loop, f"loop {name}", COLORS[number % len(COLORS)])
+    gains.axhline(0, color=INK, linewidth=0.8)
+    dress(gains, "mean gain of IoU by refinement", "IoU before")
+    per_size = {name: loop["per_size"] for name, loop in report["loops"].items()}
+    _positive_bars(sizes, per_size, report["images"], list(next(iter(per_size.values()))))
+    dress(sizes, "positives per image, by object size", "")
+    per_class = {name: loop["per_class"] for name, loop in report["loops"].items()}
+    _positive_bars(classes, per_class, report["images"], _largest(per_class))
+    classes.tick_params(axis="x", labelrotation=30)
+    dress(classes, "positives per image, by class", "")
+    save(figure, path)
+
+
+def draw_histogram(axes: Axes, report: RoiReport, from_iou: float) -> None:
+    """Draws how many RoIs each loop was offered per image by IoU, the loops upon one another, from an IoU on."""
+    edges = np.array(report["bin_edges"])
+    first = int(np.searchsorted(edges, from_iou - 1e-9))
+    left, width = edges[first:-1], np.diff(edges[first:])
+    below = np.zeros(len(left))
+    for number, (name, loop) in enumerate(report["loops"].items()):
+        heights = np.array(loop["histogram"][first:]) / max(report["images"], 1)
+        even, even_so_far = _two_digits(loop["balance"]), _two_digits(loop["balance_so_far"])
+        label = f"loop {name}, ≥ {loop['iou_threshold']:g}: balance {even}, sum {even_so_far}"
+        color = COLORS[number % len(COLORS)]
+        axes.bar(left, heights, width, bottom=below, align="edge", color=color, edgecolor="white", label=label)
+        below += heights
+    axes.set_xlim(edges[first], 1)
+    axes.legend(frameon=False, fontsize=7.5)
+
+
+def _gain_curve(axes: Axes, edges: Sequence[float], loop: LoopRois, label: str, color: str) -> None:
+    columns = [(at, gain["mean_gain"]) for at, gain in zip(edges, loop["refined_by_iou"], strict=False)]
+    points = [(at, gain) for at, gain in columns if gain is not None]
+    if points:
+        left, gains = zip(*points, strict=True)
+        middles = np.array(left) + (edges[1] - edges[0]) / 2
+        axes.plot(middles, gains, color=color, marker="o", markersize=3, linewidth=1.5, label=label)
+    axes.set_xlim(0, 1)
+
+
+def _largest(loops: Mapping[str, Mapping[str, Kinds]]) -> list[str]:
+    """Names of the kinds with most positives in all loops together, the first ones of many."""
+    names = next(iter(loops.values()))
+    return sorted(names, key=lambda name: -sum(kinds[name]["positives"] for kinds in loops.values()))[:MOST_CLASSES]
+
+
+def _positive_bars(axes: Axes, loops: Mapping[str, Mapping[str, Kinds]], images: int, names: Sequence[str]) -> None:
+    width = 0.8 / len(loops)
+    for number, (loop, kinds) in enumerate(loops.items()):
+        heights = [kinds[name]["positives"] / max(images, 1) for name in names]
+        at = np.arange(len(names)) + (number - (len(loops) - 1) / 2) * width
+        axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {loop}")
+    axes.set_xticks(range(len(names)), names)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _two_digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

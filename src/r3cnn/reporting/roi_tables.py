@@ -1,0 +1,58 @@
+"""RoI statistics as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.reporting.console import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+COLUMNS = ("loop", "IoU ≥", "RoIs", "positive", "S", "M", "L", "balance", "sum", "gain", "worse")
+CAPTION = (
+    "per image: RoIs, positives (also by object size); balance of the loop and of all so far; IoU gain of positives"
+)
+
+
+def print_roi_tables(reports: Mapping[str, RoiReport], console: Console | None = None) -> None:
+    """Prints one table per run.
+
+    Args:
+        reports: By name of the run.
+        console: Where to; standard output by default.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    for name, report in reports.items():
+        console.print(roi_table(name, report))
+
+
+def roi_table(name: str, report: RoiReport) -> Table:
+    """One row per loop."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"{name}, {report['images']} images")
+    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD)
+    table.show_edge, table.padding = False, (0, 1, 0, 0)
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    images = max(report["images"], 1)
+    for number, loop in report["loops"].items():
+        gain = loop["refined_positives"]
+        counts = [loop["rois"], loop["positives"], *(kinds["positives"] for kinds in loop["per_size"].values())]
+        per_image = [f"{count / images:.1f}" for count in counts]
+        threshold, worse = f"{loop['iou_threshold']:g}", percent(gain["share_worse"])
+        balances = [_digits(loop["balance"]), _digits(loop["balance_so_far"]), _digits(gain["mean_gain"])]
+        table.add_row(number, threshold, *per_image, *balances, worse)
+    return table
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

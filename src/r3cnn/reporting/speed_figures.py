@@ -1,0 +1,50 @@
+"""AP against time of the optional modes of inference as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r3cnn.reporting.curves import COLORS, INK
+from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+from r3cnn.reporting.speed_tables import SpeedPoint, read_speed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KINDS = ("box", "mask")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")  # more than colours, so that no two curves look alike
+
+
+def draw_speed(report: Path, path: Path) -> None:
+    """Draws box and mask AP over the time beside that of the network as it was trained, one line per mode.
+
+    Args:
+        report: ``speed.json``.
+        path: PNG, PDF or SVG file.
+    """
+    plain, *points = read_speed(report)["points"]
+    figure = new_figure(1.3 * PANEL_SIZE[0] * len(KINDS), 1.2 * PANEL_SIZE[1])
+    for kind, axes in zip(KINDS, figure.subplots(1, len(KINDS)), strict=True):
+        for number, curve in enumerate(dict.fromkeys(point["curve"] for point in points)):
+            _draw_curve(axes, [point for point in points if point["curve"] == curve], kind, number)
+        axes.axhline(_ap(plain, kind), color=INK, linewidth=0.7, linestyle=":")
+        axes.plot([1.0], [_ap(plain, kind)], "*", color=INK, markersize=11, label=f"{plain['curve']}, {plain['label']}")
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+        dress(axes, f"{kind} AP (%)", "time of detection, network as trained = 1")
+    save(figure, path)
+
+
+def _draw_curve(axes: Axes, points: list[SpeedPoint], kind: str, number: int) -> None:
+    at, values = [point["ratio"] for point in points], [_ap(point, kind) for point in points]
+    color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+    axes.plot(at, values, marker=marker, color=color, linewidth=1.3, markersize=4.5, label=points[0]["curve"])
+    for point, x, y in zip(points, at, values, strict=True):
+        axes.annotate(
+            point["label"].removesuffix(" loops"), (x, y), (3, 3), textcoords="offset points", fontsize=6, color=color
+        )
+
+
+def _ap(point: SpeedPoint, kind: str) -> float:
+    value = (point["box"] if kind == "box" else point["mask"])["ap"]
+    return 100 * (value or 0.0)

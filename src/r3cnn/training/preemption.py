@@ -1,0 +1,158 @@
+"""A run that is told to leave its machine saves itself and, in a SLURM job, queues the job again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from types import FrameType
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from r3cnn.batch import Batch
+
+log = logging.getLogger(__name__)
+SIGNAL = signal.SIGUSR1  # what SLURM is asked to send, see conf/launcher/slurm.yaml
+JOB = "SLURM_JOB_ID"
+LEFT_EARLY = 75  # exit status EX_TEMPFAIL: not done, to be tried again
+
+
+class Preemption(Checkpoint):
+    """Leaves at SIGUSR1, at a step that all ranks agree on, so that the resumed run equals an undisturbed one.
+
+    Ranks see a signal at different steps, so now and then they ask each other whether anyone has. Then the checkpoint
+    is saved where nothing is half done: after an optimizer step that no validation follows, or at the very end of an
+    epoch. One step later, when all loggers have their numbers, the job is queued again and every rank ends with status
+    75. In the final evaluation there is nothing to save. Within training nobody asks as long as a validation lasts: the
+    time between the signal and the end of the job must be longer than it.
+
+    It counts as a checkpoint callback to have its turn after all others, whose state it saves.
+
+    Args:
+        checkpoint: Where the checkpoint goes; the run is resumed from there.
+        every_n_steps: Optimizer steps, or batches of the final evaluation, between two questions; at least 1.
+
+    Raises:
+        ValueError: If ``every_n_steps`` is less than 1.
+    """
+
+    def __init__(self, checkpoint: str, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps is {every_n_steps}: at least 1 is needed")
+        self.checkpoint = Path(checkpoint)
+        self.every_n_steps = every_n_steps
+        self._is_told = False  # this rank alone
+        self._is_agreed = False
+        self._is_saved = False
+        self._common_batches = 0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Listens from here on, after the stage as well; what started the job may have held back a signal until now."""
+        if threading.current_thread() is threading.main_thread():  # Python's only one for signals
+            signal.signal(SIGNAL, self._note)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves, if the checkpoint was saved at the end of the epoch before."""
+        if self._is_saved:
+            self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Asks and saves after an epoch and its validation."""
+        self._is_agreed = self._is_agreed or self._is_anyone_told(trainer)
+        if self._is_agreed:
+            self._save(trainer)
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Leaves, if the checkpoint was saved after the step before."""
+        if self._is_saved:
+            self._leave(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Asks the other ranks now and then, and saves once they agree."""
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
+            return  # more is to be done for this epoch, or for this step
+        if not self._is_agreed and trainer.global_step % self.every_n_steps == 0:
+            self._is_agreed = self._is_anyone_told(trainer)
+        if self._is_agreed:
+            self._save(trainer)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A checkpoint from before a validation within training lacks its outcome; finds out how long all can ask."""
+        self._is_saved = False
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            count = torch.tensor(sum(int(batches) for batches in trainer.num_val_batches), device=pl_module.device)
+            self._common_batches = int(trainer.strategy.reduce(count, reduce_op="min"))
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leaves during the final evaluation, which is started anew from the final weights."""
+        is_final = trainer.state.fn == TrainerFn.VALIDATING and batch_idx < self._common_batches
+        if is_final and (batch_idx + 1) % self.every_n_steps == 0 and self._is_anyone_told(trainer):
+            self._leave(trainer)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_told = True
+
+    def _is_anyone_told(self, trainer: lightning.Trainer) -> bool:
+        return bool(trainer.strategy.reduce_boolean_decision(self._is_told, all=False))
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.checkpoint)
+        self._is_saved = True
+
+    def _leave(self, trainer: lightning.Trainer) -> None:
+        """Ends this rank, once the job is in the queue again: a job that ends before would be over for good.
+
+        Raises:
+            SystemExit: Always.
+        """
+        for logger in trainer.loggers:
+            logger.save()
+        if trainer.is_global_zero:
+            log.info("told to leave at step %d by %s", trainer.global_step, SIGNAL.name)
+        if JOB in os.environ:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, for the job that it takes off the machine
+            trainer.strategy.barrier()
+            if trainer.is_global_zero:
+                requeue_job()
+            trainer.strategy.barrier()
+        raise SystemExit(LEFT_EARLY)
+
+
+def requeue_job() -> None:
+    """Queues the SLURM job that this process belongs to again."""
+    job = os.environ[JOB]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    except OSError as error:  # not every cluster has it on its nodes
+        log.error("SLURM job %s could not be queued again: %s", job, error)
+        return
+    if done.returncode == 0:
+        log.info("SLURM job %s is queued again and will go on from here", job)
+    else:
+        log.error("SLURM job %s could not be queued again: %s", job, done.stderr.strip())

@@ -1,0 +1,203 @@
+"""The Weights & Biases run that belongs to a run's folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from secrets import token_hex
+from typing import Literal
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from r3cnn.schedule import LoopSchedule
+from r3cnn.training.loggers import has_wandb_login
+
+log = logging.getLogger(__name__)
+JobType = Literal["train", "evaluate"]
+ID_BYTES = 8
+FOLDER = "wandb"  # the library's own name for its files in a run's folder
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run before it begins.
+
+    Attributes:
+        job_type: Whether it trains or evaluates.
+        name: What the run is called unless the user says otherwise.
+        group: What it is put together with unless the user says otherwise: a table, or a system at a scale.
+        tags: What one may want to look for.
+        config: Resolved configuration, as in ``config.yaml``.
+        is_continued: Whether it goes on with an earlier run in its folder, if there is one.
+    """
+
+    job_type: JobType = "train"
+    name: str = "run"
+    group: str = "runs"
+    tags: tuple[str, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
+    is_continued: bool = False
+
+
+@dataclass(frozen=True)
+class WandbMedia:
+    """What is sent beside numbers.
+
+    Attributes:
+        pictures: Validation images with one overlay per loop.
+        panels: Those of them with boxes and masks that can be switched on and off in the browser.
+        score_threshold: Detections with a lower score, in [0, 1], are left out of both.
+        checkpoints: Whether the best and the last checkpoint become an artifact.
+
+    Raises:
+        ValueError: For a negative number, or a score out of range.
+    """
+
+    pictures: int
+    panels: int
+    score_threshold: float
+    checkpoints: bool
+
+    def __post_init__(self) -> None:
+        for name in ("pictures", "panels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"logger.wandb.{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"logger.wandb.score_threshold must lie in [0, 1], got {self.score_threshold}")
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger with what we know of a run; without a login it stays in ``folder`` for ``wandb sync``.
+
+    A run that is continued keeps its id, which lies in ``wandb/<job type>.id``. ``WANDB_MODE`` and ``WANDB_RUN_ID``
+    (set by ``wandb agent``) win over what is decided here.
+
+    Args:
+        facts: What the command knows of the run.
+        folder: Folder of the run.
+        project: Where the run is filed.
+        entity: Whose project that is; None for the user's own.
+        name: Name of the run; None for that of the facts.
+        group: Its group; None for that of the facts.
+        tags: Tags beside those of the facts.
+        pictures: See ``WandbMedia``, as the three that follow.
+        panels: See there.
+        score_threshold: See there.
+        checkpoints: See there.
+
+    Attributes:
+        media: What is sent beside numbers.
+
+    Raises:
+        ValueError: When the library is not installed, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        *,
+        folder: str,
+        project: str,
+        entity: str | None,
+        name: str | None,
+        group: str | None,
+        tags: Sequence[str],
+        pictures: int,
+        panels: int,
+        score_threshold: float,
+        checkpoints: bool,
+    ) -> None:
+        self.media = WandbMedia(pictures, panels, score_threshold, checkpoints)
+        self._id_file = Path(folder) / FOLDER / f"{facts.job_type}.id"
+        is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
+        try:
+            super().__init__(
+                save_dir=folder,
+                project=project,
+                entity=entity,
+                name=name or facts.name,
+                group=group or facts.group,
+                job_type=facts.job_type,
+                tags=[*dict.fromkeys((*facts.tags, *tags))],
+                config=dict(facts.config),
+                allow_val_change=True,  # a run may be continued with more steps
+                id=run_id(self._id_file, is_continued=facts.is_continued),
+                mode="offline" if is_offline else None,
+            )
+        except ModuleNotFoundError as error:
+            raise ValueError("logger=wandb needs wandb, which is not installed: pip install wandb") from error
+        self._wandb_init.pop("anonymous", None)  # Lightning always says it, the library warns about it
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs numbers; without them the run goes on."""
+        with without_stopping_the_run():
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def keep_id(self) -> None:
+        """Notes the id of the run that has begun, for when it is continued."""
+        if not self.experiment.disabled:
+            self._id_file.parent.mkdir(parents=True, exist_ok=True)
+            self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+
+
+@contextmanager
+def without_stopping_the_run() -> Iterator[None]:
+    """Turns an error of the library, the network or the disk into a warning: a run is well without its dashboard."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.Error, OSError) as error:
+        _warn_once(str(error))
+
+
+@lru_cache(maxsize=64)
+def _warn_once(error: str) -> None:
+    """Says what is missing, not at every step of the days that may follow."""
+    log.warning("Weights & Biases was not told everything: %s", error)
+
+
+def run_id(kept: Path, *, is_continued: bool) -> str | None:
+    """Id of the run that is to begin: the kept one where it is continued, else a new one.
+
+    Args:
+        kept: File with the id of the run before.
+        is_continued: Whether the run goes on with that.
+
+    Returns:
+        None where the environment names one already.
+    """
+    if os.environ.get("WANDB_RUN_ID"):
+        return None
+    if is_continued and kept.is_file():
+        return kept.read_text(encoding="utf-8").strip()
+    return token_hex(ID_BYTES)
+
+
+def schedule_tags(schedule: LoopSchedule) -> tuple[str, ...]:
+    """The recursion in words: number of loops and heads, order of the IoU thresholds, mask feedback."""
+    loops, heads = len(schedule.heads), len(set(schedule.heads))
+    tags: tuple[str, ...] = (
+        f"loops-{loops}",
+        f"heads-{heads}",
+        f"thresholds-{threshold_order(schedule.iou_thresholds)}",
+    )
+    if len(schedule.eval_heads) != loops:
+        tags += (f"eval-loops-{len(schedule.eval_heads)}",)
+    return (*tags, f"feedback-{schedule.mask_feedback}")
+
+
+def threshold_order(thresholds: Sequence[float]) -> str:
+    """``rising``, ``falling``, ``constant`` or ``mixed``."""
+    ascending, descending = sorted(thresholds), sorted(thresholds, reverse=True)
+    if ascending == descending:
+        return "constant"
+    return {tuple(ascending): "rising", tuple(descending): "falling"}.get(tuple(thresholds), "mixed")

@@ -1,0 +1,122 @@
+"""A folder belongs to one run at a time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from tiny_runs import TINY_RUN, Cli
+
+from r3cnn.cli.folder_lock import LOCK_FILE, sole_writer
+
+ONE_STEP = (*TINY_RUN, "trainer.max_steps=1", "pictures=0")
+
+
+def test_a_second_run_in_a_folder_is_refused_and_touches_nothing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_text("of the other run")
+    with FileLock(tmp_path / LOCK_FILE), pytest.raises(ValueError, match="another run is writing into it"):
+        cli("train", *ONE_STEP, f"output_dir={tmp_path}")
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_text() == "of the other run"
+
+
+def test_a_job_of_a_sweep_waits_for_the_other_run(tmp_path: Path) -> None:
+    order: list[str] = []
+    is_held = threading.Event()
+
+    def other_run() -> None:
+        with FileLock(tmp_path / LOCK_FILE):
+            is_held.set()
+            time.sleep(0.3)
+            order.append("other")
+
+    thread = threading.Thread(target=other_run)
+    thread.start()
+    is_held.wait()
+    with sole_writer(tmp_path, waits=True):
+        order.append("ours")
+    thread.join()
+    assert order == ["other", "ours"]
+
+
+def test_the_folder_is_free_after_a_run_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), sole_writer(tmp_path, waits=False):
+        raise KeyError
+    with sole_writer(tmp_path, waits=False):
+        assert (tmp_path / LOCK_FILE).is_file()
+
+
+def test_further_ranks_are_kept_out_by_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with FileLock(tmp_path / LOCK_FILE), sole_writer(tmp_path, waits=False):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
+
+def test_one_of_several_ranks_is_refused_since_the_others_would_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    lock = FileLock(tmp_path / LOCK_FILE)
+    with lock, pytest.raises(ValueError, match="another run is writing into it"), sole_writer(tmp_path, waits=True):
+        pass
+
+
+@pytest.fixture
+def finished(cli: Cli, tmp_path: Path) -> Path:
+    cli("train", *ONE_STEP, f"output_dir={tmp_path}", "resume=auto")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_alone_by_resume_auto_and_made_anew_without_it(cli: Cli, finished: Path) -> None:
+    result = finished / "result.json"
+    written = result.stat().st_mtime_ns
+    cli("train", *ONE_STEP, f"output_dir={finished}", "resume=auto", "data.eval_batch_size=1")
+    assert result.stat().st_mtime_ns == written
+    cli("train", *ONE_STEP, f"output_dir={finished}")
+    assert result.stat().st_mtime_ns > written
+
+
+@pytest.mark.slow
+def test_what_another_run_finished_while_this_one_waited_is_left_alone(cli: Cli, finished: Path) -> None:
+    result, log, aside = finished / "result.json", finished / "train.log", finished / "aside.json"
+    files = {path: path.stat().st_mtime_ns for path in (result, finished / "metrics.json", finished / "config.yaml")}
+    result.rename(aside)
+    lock = FileLock(finished / LOCK_FILE, thread_local=False)
+    lock.acquire()
+
+    def finish() -> None:
+        end = time.monotonic() + 60
+        while "waits until it has ended" not in log.read_text() and time.monotonic() < end:
+            time.sleep(0.02)
+        aside.rename(result)
+        lock.release()
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    cli("train", *ONE_STEP, f"output_dir={finished}", "resume=auto")
+    thread.join()
+    assert f"another run is writing into {finished}" in log.read_text()
+    assert f"finished meanwhile by another run: {result}" in log.read_text()
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.slow
+def test_resume_auto_goes_on_with_no_other_configuration(cli: Cli, finished: Path) -> None:
+    record = json.loads((finished / "result.json").read_text())
+    other = ("train", *ONE_STEP, f"output_dir={finished}", "resume=auto", "optimizer.lr=0.5")
+    expected = (
+        rf"{record['name']} {record['hash']}, and this is [0-9a-f]{{12}}, which differs in optimizer.lr \(.* there, 0.5"
+    )
+    with pytest.raises(ValueError, match=f"finished run {expected}"):
+        cli(*other)
+    (finished / "result.json").unlink()
+    with pytest.raises(ValueError, match=f"holds the run {record['hash']}, and this is .* optimizer.lr"):
+        cli(*other)
+    cli("train", *ONE_STEP, f"output_dir={finished}", "resume=auto")
+    assert (finished / "result.json").is_file()

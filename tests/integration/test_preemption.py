@@ -1,0 +1,105 @@
+"""A run that is told to leave ends between two steps and goes on from there as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import Train
+
+from r3cnn.training.preemption import LEFT_EARLY
+
+# Seven steps over epochs of three batches, validated after each epoch, in the middle of which one checkpoint is kept.
+RUN = (
+    "trainer.max_steps=7",
+    "trainer.val_check_interval=1.0",
+    "trainer.check_val_every_n_epoch=1",
+    "pictures=0",
+    "callbacks.preemption.every_n_steps=1",
+)
+ALARM = "+callbacks.alarm._target_=alarm.Alarm"
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def steps_done(folder: Path) -> int:
+    return int(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"])
+
+
+def losses(folder: Path) -> list[str]:
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/loss")
+    return [line.split(",")[column] for line in lines[1:] if line.split(",")[column]]
+
+
+def assert_same_results(found: Path, expected: Path) -> None:
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        ours, theirs = weights(found / name), weights(expected / name)
+        assert ours.keys() == theirs.keys()
+        assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == [], name
+    for name in ("metrics.json", "detections.json", "roi_statistics_train.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train_tiny: Train) -> Path:
+    return train_tiny(*RUN)
+
+
+LEAVES = [
+    # when the signal comes, optimizer steps that are done when the run leaves
+    pytest.param(("+callbacks.alarm.before_start=true",), 1, id="before the first step", marks=pytest.mark.slow),
+    pytest.param(("+callbacks.alarm.before_step=1",), 2, id="within an epoch"),
+    pytest.param(("+callbacks.alarm.before_step=4",), 5, id="within a later epoch", marks=pytest.mark.slow),
+    pytest.param(("+callbacks.alarm.in_validation=true",), 3, id="in a validation", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("alarm", "steps"), LEAVES)
+def test_a_run_told_to_leave_goes_on_to_the_results_of_an_undisturbed_one(
+    train_tiny: Train, tmp_path: Path, undisturbed: Path, alarm: tuple[str, ...], steps: int
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        train_tiny(*RUN, ALARM, *alarm, folder=tmp_path)
+    assert left.value.code == LEFT_EARLY
+    assert steps_done(tmp_path) == steps
+    assert not (tmp_path / "metrics.json").exists()
+    assert losses(tmp_path) == losses(undisturbed)[:steps]
+    train_tiny(*RUN, "resume=last", folder=tmp_path)
+    assert_same_results(tmp_path, undisturbed)
+    assert losses(tmp_path) == losses(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_told_to_leave_in_its_final_evaluation_evaluates_its_final_weights_later(
+    train_tiny: Train, tmp_path: Path, undisturbed: Path
+) -> None:
+    final_only = (*RUN, "trainer.check_val_every_n_epoch=9")
+    with pytest.raises(SystemExit):
+        train_tiny(*final_only, ALARM, "+callbacks.alarm.in_validation=true", folder=tmp_path)
+    assert steps_done(tmp_path) == 7
+    assert not (tmp_path / "metrics.json").exists()
+    train_tiny(*final_only, "resume=last", folder=tmp_path)
+    found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, undisturbed))
+    assert found == expected
+    assert json.loads((tmp_path / "result.json").read_text())["train_memory_bytes"] > 0  # though no step was left
+
+
+@pytest.mark.slow
+def test_a_run_with_accumulated_gradients_leaves_after_a_whole_step(train_tiny: Train, tmp_path: Path) -> None:
+    accumulated = (*RUN, "trainer.accumulate_grad_batches=2", "data.batch_size=1", "trainer.max_steps=6")
+    expected = train_tiny(*accumulated)
+    with pytest.raises(SystemExit):
+        train_tiny(*accumulated, ALARM, "+callbacks.alarm.before_step=1", folder=tmp_path)
+    assert steps_done(tmp_path) == 2
+    train_tiny(*accumulated, "resume=last", folder=tmp_path)
+    assert_same_results(tmp_path, expected)
+
+
+def test_asking_less_than_every_step_is_refused(train_tiny: Train) -> None:
+    with pytest.raises(ValueError, match="every_n_steps is 0: at least 1 is needed"):
+        train_tiny("callbacks.preemption.every_n_steps=0")

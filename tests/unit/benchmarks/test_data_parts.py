@@ -1,0 +1,107 @@
+"""The parts of ``bench`` about data, with little work: that they run, and what they compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from r3cnn.benchmarks.coco_sized import IndexSize, class_names, write_coco_sized
+from r3cnn.benchmarks.image_loading import loading_rows, our_loader, peer_loader
+from r3cnn.benchmarks.index_reading import index_rows
+from r3cnn.benchmarks.worker_memory import FLAT, ReshuffledBatches, memory_rows, our_memory, peer_memory
+from r3cnn.data.checks import AnnotationError
+from r3cnn.data.reading import read_annotations
+from r3cnn.data.split import Split
+
+
+def test_the_drawn_file_is_sound_and_as_long_per_record_as_cocos(tmp_path):
+    file = tmp_path / "coco.json"
+    write_coco_sized(file, IndexSize(300, 3000, seed=0))
+    index = read_annotations(file, class_names())
+    assert len(index) == 300
+    assert 2900 < len(index.labels) < 3000  # the others are crowds
+    content = json.loads(file.read_text())
+    corners = [len(part) / 2 for one in content["annotations"] if not one["iscrowd"] for part in one["segmentation"]]
+    assert 20 < sum(corners) / len(index.labels) < 27
+    assert 450 < file.stat().st_size / 3000 < 600
+    write_coco_sized(tmp_path / "again.json", IndexSize(300, 3000, seed=0))
+    assert (tmp_path / "again.json").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.slow
+def test_bench_index_reads_the_same_file_three_ways():
+    rows = index_rows(images=400, annotations=3000, repetitions=1, seed=0)
+    assert [row.unit for row in rows] == ["s", "MB", "s"]
+    assert [row.accept for row in rows] == [True, True, False]
+    assert all(row.ours > 0 and row.peer > 0 for row in rows)
+
+
+def test_bench_index_reads_a_file_of_cocos_size_no_more_than_twice_by_default():
+    conf = Path(__file__).parents[3] / "conf" / "bench.yaml"
+    settings = OmegaConf.load(conf).parts.index
+    assert (settings.images, settings.annotations, settings.repetitions) == (118287, 860001, 2)
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Four noise images with a square each, and one without any."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": 60, "width": 80} for i in range(5)]
+    square = {"category_id": 1, "iscrowd": 0, "area": 400, "bbox": [10, 20, 20, 20]}
+    square["segmentation"] = [[10, 20, 30, 20, 30, 40, 10, 40]]
+    content = {"images": images, "annotations": [{"id": i, "image_id": i, **square} for i in range(4)]}
+    content["categories"] = [{"id": 1, "name": "square"}]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    for entry in images:
+        noise = np.random.default_rng(entry["id"]).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / entry["file_name"])
+    return Split(images="", annotations="coco.json", keep_empty=False).below(tmp_path)
+
+
+@pytest.mark.slow
+def test_bench_data_gives_both_sides_the_same_objects(split):
+    ours, count = our_loader(split, (60, 100), batch_size=3, seed=0)
+    theirs = peer_loader(split, (60, 100), batch_size=3, count=count)
+    assert count == 4
+    assert ours() == theirs() == 4
+
+
+def test_bench_data_names_what_is_missing(tmp_path):
+    settings = {"images": "a", "annotations": "b.json", "limit": 2, "image_size": [60, 100], "batch_size": 1}
+    with pytest.raises(AnnotationError, match=r"b\.json: there is no such file; R3CNN_DATA says"):
+        loading_rows(root=str(tmp_path), **settings, repetitions=1, warmups=0, seed=0)
+
+
+@pytest.mark.slow
+def test_the_memory_of_the_workers_stays_flat_over_three_epochs(tmp_path):
+    file = tmp_path / "instances.json"
+    # So many that what the peer's workers copy stands out against what they dirty of the tests' own memory.
+    write_coco_sized(file, IndexSize(150, 25_000, seed=0))
+    settings = {"epochs": 3, "workers": 2, "batch_size": 10, "seed": 0}
+    memory = our_memory(file, **settings)
+    assert len(memory) == 4  # at the first batch, and after each epoch
+    assert max(memory) <= memory[0] * FLAT
+    assert memory[-1] < 200e6
+    peer = peer_memory(file, **settings)
+    assert peer[-1] > peer[0] * FLAT  # the check can tell
+
+
+def test_every_epoch_has_all_items_in_an_order_of_its_own_that_follows_from_the_seed():
+    batches = ReshuffledBatches(10, 4, seed=0)
+    first, second = list(batches), list(batches)
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert first != second
+    for epoch in (first, second):
+        assert sorted(item for batch in epoch for item in batch) == list(range(10))
+    again = ReshuffledBatches(10, 4, seed=0)
+    assert [list(again), list(again)] == [first, second]
+    assert list(ReshuffledBatches(10, 4, seed=1)) != first
+
+
+def test_growth_needs_two_epochs():
+    with pytest.raises(ValueError, match="epochs is 1"):
+        memory_rows(images=10, annotations=10, epochs=1, workers=1, batch_size=1, seed=0)

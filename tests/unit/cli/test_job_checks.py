@@ -1,0 +1,153 @@
+"""What cannot work is refused before anything is launched or read, by key, value and what is expected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from r3cnn.cli.configs import config_folder, register_resolvers
+from r3cnn.cli.job_checks import check_job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_resolvers()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        yield
+
+
+def demo(*overrides: str) -> DictConfig:
+    return compose("train", ["experiment=demo", "output_dir=somewhere", *overrides])
+
+
+@pytest.fixture(scope="module")
+def sound() -> DictConfig:
+    """A configuration that passes, composed once."""
+    return demo()
+
+
+def test_a_run_that_can_work_passes_though_its_data_are_not_there_and_nothing_about_it_changes(tmp_path: Path) -> None:
+    config = demo(f"data.root={tmp_path}/nowhere")
+    before = str(config)
+    check_job(config)
+    assert str(config) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
+    files = ("data.train.images=a", "data.train.annotations=a.json", "data.val.images=b", "data.val.annotations=b.json")
+    check_job(demo("data=custom", *files))
+    with pytest.raises(ValueError, match=r"data\.val\.annotations"):
+        check_job(demo("data=custom", *files[:3]))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("recursion.iou_thresholds=[0.5,0.6]", "iou_thresholds has 2 entries, heads has 3: one per loop"),
+        ("recursion.loss_weights=[1]", "loss_weights has 1 entries, heads has 3: one per loop"),
+        ("recursion.iou_thresholds=[0.5,0.6,1.5]", r"iou_thresholds must be in \(0, 1\], got 1.5"),
+        ("recursion.iou_thresholds=[0,0.6,0.7]", r"iou_thresholds must be in \(0, 1\], got 0.0"),
+        ("recursion.iou_thresholds=[.nan,0.6,0.7]", r"iou_thresholds must be in \(0, 1\], got nan"),
+        ("recursion.heads=[0,2,0]", r"heads is \[0, 2, 0\]: heads must be numbered 0, 1, … without a gap"),
+        ("recursion.heads=0", r"recursion.heads is 0: a list of head indices such as \[0,0,0\]"),
+        ("recursion.heads=[a,b,c]", r"recursion.heads is \['a', 'b', 'c'\]: a list of head indices"),
+        ("recursion.eval_heads=[0,1]", r"eval_heads names head 1, but only heads \[0\] have weights"),
+        ("recursion.delta_stds=[[0.1,0.1,0.2]]", "delta_stds needs four positive numbers per head"),
+        ("trainer.devices=0", "trainer.devices is 0: auto, a number of devices >= 1"),
+        ("trainer.devices=-2", "trainer.devices is -2: auto, a number of devices >= 1"),
+        ("trainer.devices=[]", r"trainer.devices is \[\]: .* a list of their indices"),
+        ("trainer.devices=[1,1]", r"trainer.devices is \[1, 1\]: .* a list of their indices"),
+        ("trainer.devices=some", "trainer.devices is 'some': auto"),
+        ("trainer.num_nodes=0", "trainer.num_nodes is 0: a whole number >= 1"),
+        ("seed=-1", r"seed is -1: a whole number in \[0, 4294967295\]"),
+        ("seed=0.5", "seed is 0.5: a whole number in"),
+        ("trainer.max_steps=0", "trainer.max_steps is 0: a whole number >= 1 is needed, or -1"),
+        ("trainer.max_steps=-5", "trainer.max_steps is -5: a whole number >= 1"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs is 1.5: a whole number >= 1"),
+        ("trainer.max_steps=-1", "trainer.max_steps is -1 and trainer.max_epochs is -1: the run would never end"),
+        ("training_length=0", "training_length is 0: a factor above 0"),
+        ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches is 1.5: a number of batches >= 1 or a share"),
+        ("data.batch_size=0", "data.batch_size is 0: a whole number >= 1"),
+        ("data.flip=2", "data: .*flip is 2"),
+        ("evaluation.max_detections=0", "evaluation.max_detections is 0: a whole number >= 1"),
+        ("evaluation.score_fusions=[best]", "evaluation: score_fusions names 'best': .* are known"),
+        ("evaluation.tta.scales=[]", r"evaluation: scales is \[\]: at least one factor"),
+        ("rois_per_image=-3", "rois_per_image is -3: a whole number >= 1"),
+        ("num_classes=7", "num_classes is 7: data.classes has 3 names"),
+        ("optimizer.lr=0", "optimizer: .*lr must be finite and > 0, got 0"),
+        ("lr_schedule.milestones=[0.9,0.1]", "lr_schedule: .*milestones must be >= 0 and ascending"),
+        ("model.roi_heads.detection.nms_threshold=0", r"nms_threshold must be in \(0, 1\], got 0"),
+        ("backbone.depth=42", "depth must be one of .*, got 42"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name_value_and_what_is_expected(
+    sound: DictConfig, override: str, expected: str
+) -> None:
+    config = OmegaConf.merge(sound, OmegaConf.from_dotlist([override]))
+    assert isinstance(config, DictConfig)
+    with pytest.raises(ValueError, match=expected):
+        check_job(config)
+
+
+def test_a_plug_in_for_blocks_is_refused_where_the_backbone_has_none() -> None:
+    with pytest.raises(ValueError, match=r"deform_block.*TimmBackbone: backbone_plugin=none"):
+        check_job(demo("backbone=timm", "backbone.pretrained=false", "backbone_plugin=dcn"))
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """`r3cnn train` in a process of its own, whose current folder is ``folder``."""
+    command = [sys.executable, "-m", "r3cnn", "train", *overrides, f"data.root={folder}/data", "output_dir=out"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("experiment=r3cnn_naif",), "r3cnn_naif"),
+        (("experiment=demo", "trainer.max_step=3"), "trainer has no key 'max_step'"),
+        (("experiment=demo", "trainer.devices=0"), "trainer.devices is 0"),
+        (("-m", "experiment=demo", "seed=0,-1"), "seed is -1"),
+        (("-m", "experiment=demo,r3cnn_naif"), "r3cnn_naif"),
+        (("sweep=table2", "scale=demo", "trainer.max_steps=0"), "trainer.max_steps is 0"),
+    ],
+)
+def test_the_command_refuses_before_it_draws_reads_or_trains_anything(
+    tmp_path: Path, overrides: tuple[str, ...], expected: str
+) -> None:
+    ended = train(tmp_path, *overrides)
+    assert ended.returncode != 0
+    assert expected in ended.stderr
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"config.yaml", "hydra.yaml", "overrides.yaml", "train.log", "multirun.yaml"}
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_seeds_multiply_the_rows_of_a_table_and_every_job_is_checked(tmp_path: Path) -> None:
+    ended = train(tmp_path, "-m", "sweep=table2", "scale=demo", "seed=0,1,2", "trainer.max_steps=0")
+    assert ended.returncode != 0
+    refused = [line for line in ended.stderr.splitlines() if "trainer.max_steps is 0" in line]
+    assert len(refused) == 2 * 3
+    for row in ("mask_rcnn", "r3cnn_naive_5_eval_loops"):
+        assert sum(f"experiment={row} " in line for line in refused) == 3
+
+
+@pytest.mark.slow
+def test_an_experiment_with_a_sweep_in_it_does_not_silently_run_one_job(tmp_path: Path) -> None:
+    folder = tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    sweep = "hydra:\n  sweeper:\n    params:\n      seed: 0,1\n"
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - demo\n  - _self_\n" + sweep)
+    mine = ("experiment=mine", "hydra.searchpath=[file://conf]", "trainer.max_steps=0")
+    ended = train(tmp_path, *mine)
+    assert "hydra.sweeper.params is {'seed': '0,1'}, but this is a single run" in ended.stderr
+    assert train(tmp_path, "-m", *mine).stderr.count("trainer.max_steps is 0") == 2

@@ -1,0 +1,51 @@
+"""``resume=auto``: what there is, or a fresh start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from r3cnn.cli.initial import check_options
+from r3cnn.cli.train import resume_path
+
+
+def write_checkpoint(folder: Path, name: str, *, part: float = 1.0) -> Path:
+    path = folder / "checkpoints" / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"global_step": 3, "weights": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    return path
+
+
+def test_an_empty_folder_means_a_fresh_start(tmp_path: Path) -> None:
+    assert resume_path("auto", tmp_path) is None
+
+
+def test_the_newest_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "best.ckpt")
+    assert resume_path("auto", tmp_path) == tmp_path / "checkpoints" / "best.ckpt"
+    last = write_checkpoint(tmp_path, "last.ckpt")
+    assert resume_path("auto", tmp_path) == last
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.99])
+def test_a_part_of_a_checkpoint_is_said_and_passed_over(
+    tmp_path: Path, part: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = write_checkpoint(tmp_path, "last.ckpt", part=part)
+    assert resume_path("auto", tmp_path) is None
+    assert f"{last} cannot be read" in caplog.text
+    best = write_checkpoint(tmp_path, "best.ckpt")
+    assert resume_path("auto", tmp_path) == best
+
+
+def test_weights_to_start_from_are_for_the_fresh_start_alone(tmp_path: Path) -> None:
+    config = OmegaConf.create({"init": "elsewhere/best.ckpt", "init_classes": "same", "resume": "auto"})
+    check_options(config, tmp_path)
+    config.resume = "last"
+    with pytest.raises(ValueError, match="give one of them"):
+        check_options(config, tmp_path)

@@ -1,0 +1,114 @@
+"""Pictures and tables of the analysis of loops."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_report
+from r3cnn.evaluation.ground_truth import GroundTruth, Instance
+from r3cnn.evaluation.roi_report import RoiReport, roi_report
+from r3cnn.reporting import roi_figures
+from r3cnn.reporting.error_figures import draw_errors
+from r3cnn.reporting.error_tables import print_errors
+from r3cnn.reporting.roi_figures import draw_figure_2, draw_roi_statistics, read_roi_report
+from r3cnn.reporting.roi_tables import print_roi_tables
+
+CLASSES = ("cat", "dog")
+
+
+def rois(loops: int, rois_per_bin: int = 10) -> RoiReport:
+    """Two images whose RoIs spread evenly over all bins; nothing was refined in the last loop."""
+    counts = {
+        "images": np.array(2),
+        "histogram": np.full((loops, 20), rois_per_bin),
+        "classes": np.full((loops, 2, 2), 5),
+        "sizes": np.full((loops, 3, 2), 5),
+        "background": np.full(loops, 0),
+        "ignored": np.full(loops, 0),
+        "gains": np.full((loops, 3, 20), 1),
+        "positive_gains": np.full((loops, 3), 4),
+    }
+    counts["gains"][-1] = counts["positive_gains"][-1] = 0
+    return roi_report(counts, (0.5, 0.6, 0.7)[:loops], CLASSES)
+
+
+def colors(path: Path) -> int:
+    """How many colours a picture has: an empty diagram has few."""
+    return len(np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0))
+
+
+def test_figure_2_has_one_panel_per_run_and_a_run_without_rois_is_drawn_as_well(tmp_path: Path) -> None:
+    one, three = tmp_path / "one.png", tmp_path / "three.png"
+    draw_figure_2({"mask": rois(1)}, one, from_iou=0.5)
+    draw_figure_2({"mask": rois(1), "decreasing": rois(3), "nothing": rois(3, 0)}, three, from_iou=0.5)
+    assert Image.open(three).width == pytest.approx(3 * Image.open(one).width, abs=3)
+    assert colors(three) > colors(one) > 20
+
+
+@pytest.mark.parametrize("rois_per_bin", [10, 0])
+def test_the_statistics_of_a_run_are_drawn(tmp_path: Path, rois_per_bin: int) -> None:
+    draw_roi_statistics(rois(3, rois_per_bin), tmp_path / "rois.png")
+    assert colors(tmp_path / "rois.png") > 20
+
+
+def test_of_many_classes_those_with_most_positives_are_drawn() -> None:
+    loops = {loop: {str(n): {"positives": n, "negatives": 9 - n} for n in range(10)} for loop in "12"}
+    assert roi_figures._largest(loops) == ["9", "8", "7", "6", "5", "4", "3", "2"]
+
+
+def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "roi_statistics.json"
+    with pytest.raises(FileNotFoundError, match=r"roi_statistics\.json does not exist.*`rois`"):
+        read_roi_report(path)
+    path.write_text(json.dumps(rois(2)))
+    assert read_roi_report(path) == rois(2)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        read_roi_report(path)
+    path.write_text('{"images": 3}')
+    with pytest.raises(ValueError, match="lacks bin_edges, loops"):
+        read_roi_report(path)
+
+
+def test_the_table_of_rois_counts_per_image() -> None:
+    text = io.StringIO()
+    print_roi_tables({"naive": rois(2)}, Console(file=text, width=120))
+    rows = [line.split() for line in text.getvalue().splitlines() if line.strip().startswith(("1 ", "2 "))]
+    assert rows[0] == ["1", "0.5", "100.0", "7.5", "2.5", "2.5", "2.5", "1.000", "1.000", "0.000", "100.0"]
+    assert rows[1][:3] == ["2", "0.6", "100.0"]
+    assert rows[1][-2:] == ["–", "–"]
+
+
+def errors() -> ErrorReport:
+    """One cat and one dog: loop 1 misses the cat and misplaces the dog, loop 2 finds the cat alone."""
+    cat: Instance = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
+    dog: Instance = {**cat, "id": 2, "category_id": 2, "bbox": [50, 50, 20, 20], "area": 400}
+    truth = GroundTruth({1: (100, 100)}, {1: "cat", 2: "dog"}, (cat, dog))
+    displaced: Instance = {**dog, "bbox": [50, 50, 20, 8], "score": 0.5}
+    loops = [[displaced], [{**cat, "score": 0.9}]]
+    # Boxes stand in for masks too: what is drawn is the same.
+    report = error_report(truth, loops, [[], []], [1], ErrorSettings((0.5,), 0.1, 0.3, 100))
+    return {**report, "mask": report["box"]}
+
+
+def test_what_each_loop_repaired_and_broke_stands_in_the_table() -> None:
+    text = io.StringIO()
+    print_errors(errors(), Console(file=text, width=120))
+    rows = [line.split() for line in text.getvalue().splitlines() if line.strip().startswith(("1 ", "2 "))]
+    # Half of AP is lost to the misplaced dog, half to the missed cat: nothing of a cat is left to be wrong about.
+    assert rows[0] == ["1", "0.0", "0.0", "50.0", "0.0", "0.0", "0.0", "50.0", "0.0", "50.0"]
+    assert rows[2] == ["1", "0", "2"]
+    assert rows[3] == ["2", "1", "2", "+0", "-0", "+0", "-0", "+1", "-0", "+1"]
+
+
+def test_errors_are_drawn(tmp_path: Path) -> None:
+    draw_errors(errors(), tmp_path)
+    for name in ("errors", "precision_recall", "confusion_box", "confusion_mask"):
+        assert colors(tmp_path / f"{name}.png") > 20
