@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ RECORDINGS = Path(__file__).parent / "parity" / "golden" / "seed0"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--golden``, which must be known before tests/parity is collected."""
     parser.addoption("--golden", default=str(RECORDINGS), help="folder of recordings of the original implementation")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Shapes are drawn into a folder of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("R3CNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_runs import EVERY_STEP, TINY_RUN, Cli, Train
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Draws the shapes into a folder of this session; errors come up as they were raised."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("R3CNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        yield
-
-
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """`r3cnn` with the given arguments, in this process."""
+    """`r3cnn` with the given arguments, in this process; errors come up as they were raised."""
 
     def run(*arguments: str) -> None:
         from r3cnn.cli import main
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["r3cnn", *arguments])
+            patch.setenv("HYDRA_FULL_ERROR", "1")
             main()
 
     return run

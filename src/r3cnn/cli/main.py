@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import hydra
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import config_folder, register_resolvers
@@ -138,7 +139,7 @@ def run_command(command: Command, overrides: list[str]) -> None:
     sys.argv = [whole_call[0], *overrides, *further]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command.name)(task)()
-    except SystemExit as end:
+    except (SystemExit, ConfigCompositionException) as end:  # the latter where HYDRA_FULL_ERROR=1
         if (hint := keys_instead(end)) is not None:
             print(hint, file=sys.stderr)
         raise

@@ -132,6 +132,18 @@ def test_the_command_refuses_before_it_draws_reads_or_trains_anything(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("full_error", ["0", "1"])
+def test_an_unknown_key_is_explained_whether_or_not_hydra_shows_its_full_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_error: str
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full_error)
+    ended = train(tmp_path, "experiment=demo", "trainer.max_step=3")
+    assert ended.returncode != 0
+    assert "trainer has no key 'max_step'" in ended.stderr
+    assert "Did you mean 'max_steps'?" in ended.stderr
+
+
+@pytest.mark.slow
 def test_seeds_multiply_the_rows_of_a_table_and_every_job_is_checked(tmp_path: Path) -> None:
     ended = train(tmp_path, "-m", "sweep=table2", "scale=demo", "seed=0,1,2", "trainer.max_steps=0")
     assert ended.returncode != 0

@@ -33,6 +33,12 @@ def test_an_unknown_key_at_the_top_is_one_of_the_configuration() -> None:
     assert hint.endswith(" Did you mean 'optimizer'?")
 
 
+def test_hydras_own_error_is_answered_as_well_which_comes_up_with_its_full_errors() -> None:
+    refusal = refusal_of("optimizer.lrr=0.1").__context__
+    assert refusal is not None
+    assert (keys_instead(refusal) or "").endswith(" Did you mean 'lr'?")
+
+
 @pytest.mark.parametrize("override", ["experiment=r3cnn_naif", "recursion.heads.7=0"])
 def test_what_is_refused_for_another_reason_is_left_to_hydra(override: str) -> None:
     assert keys_instead(refusal_of(override)) is None
