@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from r3cnn.layers.init import init_normal, zero_bias
@@ -34,8 +35,10 @@ class GlobalContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from (B, C, H, W)."""
-        weights = self.mask(x).flatten(2).softmax(dim=2)  # (B, 1, H * W)
-        context = (x.flatten(2) @ weights.transpose(1, 2))[..., None]  # (B, C, 1, 1)
+        cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C), no copy of channels-last memory
+        # A product of matrices, as convolutions are slow where there is one output channel.
+        weights = F.linear(cells, self.mask.weight.flatten(1), self.mask.bias).softmax(dim=1)  # (B, H * W, 1)
+        context = (weights.transpose(1, 2) @ cells).transpose(1, 2)[..., None]  # (B, C, 1, 1)
         return x + self.expand(self.norm(self.reduce(context)).relu())
 
 
