@@ -33,23 +33,25 @@ class DeformableConv2d(nn.Module):
         self.offset.bias = nn.Parameter(torch.zeros(self.offset.out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C', H', W') from (B, C, H, W).
+        """(B, C', H', W') from (B, C, H, W)."""
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What ``forward`` gives with other weights (C', C, kh, kw) and another bias (C',).
 
         It samples in float32 also under autocast, since offsets of a fraction of a pixel would suffer from less.
         """
         offset = self.offset(x)
         with torch.autocast(x.device.type, enabled=False):
-            sampled = self._sample(x.float(), offset.float(), self.weight.float())
-            if self.bias is not None:
-                sampled = sampled + self.bias.float()[:, None, None]
+            sampled = self._sample(x.float(), offset.float(), weight.float(), None if bias is None else bias.float())
         return sampled.to(offset.dtype)
 
-    def _sample(self, x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    def _sample(self, x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
         # Exported programs name the operator, as other runtimes have one of their own.
         if x.device.type == "cpu" and not torch.compiler.is_exporting():
-            return gather_deform_conv2d(x, offset, weight, **geometry)
-        return deform_conv2d(x, offset, weight, **geometry)
+            return gather_deform_conv2d(x, offset, weight, bias, **geometry)
+        return deform_conv2d(x, offset, weight, bias, **geometry)
 
 
 def deform_block(block: Bottleneck | BasicBlock) -> Bottleneck | BasicBlock:

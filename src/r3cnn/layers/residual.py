@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from r3cnn.layers.deformable import DeformableConv2d
+
 
 class Residual(nn.Module):
     """A block of torchvision's ResNet that computes each convolution and its norm at once where it can.
@@ -47,15 +49,17 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     the gradient would need; the gradients of kernel, scale and shift are the same up to rounding.
 
     Args:
-        conv: A convolution without bias.
+        conv: A convolution without bias, plain or deformable.
         norm: Batch norm, or any other norm.
         x: (B, C, H, W).
     """
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.training or not norm.affine:
         return cast(Tensor, norm(conv(x)))
-    if type(conv) is not nn.Conv2d or conv.bias is not None or isinstance(conv.padding, str):
+    if type(conv) not in (nn.Conv2d, DeformableConv2d) or conv.bias is not None or isinstance(conv.padding, str):
         return cast(Tensor, norm(conv(x)))
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     kernel, shift = conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+    if isinstance(conv, DeformableConv2d):
+        return conv.convolve(x, kernel, shift)
     return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -10,22 +10,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from r3cnn.ops.gather import weighted_gather
+
 
 def gather_deform_conv2d(
     x: Tensor,
     offset: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     *,
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> Tensor:
-    """Equals ``torchvision.ops.deform_conv2d`` with one group of offsets, no mask and no bias.
+    """Equals ``torchvision.ops.deform_conv2d`` with one group of offsets and no mask.
 
     Args:
         x: (B, C, H, W) float32, fastest in channels-last memory.
         offset: (B, 2 * kh * kw, H', W') float32 ``(dy, dx)`` of each kernel position, in cells.
         weight: (C', C, kh, kw) float32.
+        bias: (C',) float32 or none.
         stride: In y and x.
         padding: In y and x.
         dilation: In y and x.
@@ -53,7 +57,7 @@ def gather_deform_conv2d(
     taps = weights[0][..., :, None] * weights[1][..., None, :]  # (B, H', W', kh * kw, 2, 2)
     bags = torch.arange(0, taps.numel(), 4, device=x.device, dtype=torch.int32)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    columns = F.embedding_bag(index.int().flatten(), table, bags, mode="sum", per_sample_weights=taps.flatten())
-    matrix = weight.permute(2, 3, 1, 0).reshape(-1, out_channels)  # (kh * kw * C, C')
-    out = columns.view(-1, len(matrix)) @ matrix
+    columns = weighted_gather(table, index.int().flatten(), taps.flatten(), bags)
+    matrix = weight.permute(0, 2, 3, 1).reshape(out_channels, -1)  # (C', kh * kw * C)
+    out = F.linear(columns.view(-1, matrix.shape[1]), matrix, bias)
     return out.view(batch, *offset.shape[2:], out_channels).permute(0, 3, 1, 2)

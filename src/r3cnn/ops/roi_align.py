@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from r3cnn.ops.gather import weighted_gather
 
 
 @dataclass(frozen=True)
@@ -129,5 +130,5 @@ def _weighted_sums(
         flat_weight[target] = weights.flatten()
     bins = torch.arange(side * side, device=table.device)
     offsets = (begins[:, None] + bins * taps[:, None]).flatten().int()
-    sums = F.embedding_bag(flat_index, table.float(), offsets, mode="sum", per_sample_weights=flat_weight)
+    sums = weighted_gather(table.float(), flat_index, flat_weight, offsets)
     return sums.view(-1, side, side, table.shape[1]).permute(0, 3, 1, 2)
