@@ -175,7 +175,12 @@ class RCNN(nn.Module):
                 boxes = view.seen.plain_boxes(found.rois.boxes)
                 proposals.append(replace(found, rois=replace(found.rois, boxes=boxes)))
             settings = self.rpn.eval_proposals
-            merged = merge_proposals(proposals, nms_threshold=settings.nms_threshold, per_image=settings.per_image)
+            merged = merge_proposals(
+                proposals,
+                nms_threshold=settings.nms_threshold,
+                per_image=settings.per_image,
+                is_static=self.rpn.static_shapes,
+            )
             return inspect_loops(self.roi_heads, seen, merged, image_limits(sizes, images.device), score_fusions)
 
     def _inference_inputs(self, images: Tensor, sizes: Sequence[Size]) -> tuple[list[Tensor], Rois, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from r3cnn.detector import RCNN, BackwardOrder
 from r3cnn.layers.deformable import DeformableConv2d
+from r3cnn.ops.sampling import BalancedSampler
 from r3cnn.structures import Target
 
 CUDA = torch.device("cuda")
@@ -36,6 +37,7 @@ def losses_on(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses and gradients of one step in which nothing is sampled away, so that no random number decides."""
     model = tiny.model(tiny.schedule(), is_advanced=is_advanced).train().to(device)
+    model.rpn.sampler = BalancedSampler(100_000, 1.0)
     images, sizes = tiny.images(2)
     targets = targets_on(device, [tiny.SOME, tiny.SOME[:1]])
     total, losses = model.total_loss(images.to(device), sizes, targets, backward=backward)

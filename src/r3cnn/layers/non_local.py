@@ -36,8 +36,11 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) from (N, C, H, W)."""
-        query, key, value = (conv(x).flatten(2).transpose(1, 2) for conv in (self.theta, self.phi, self.g))
-        mixed = F.scaled_dot_product_attention(query, key, value)  # (N, H * W, D), scaled by 1 / sqrt(D)
+        # Fused attention asks for (N, heads, H * W, D) with the channels side by side in memory.
+        query, key, value = (
+            conv(x).permute(0, 2, 3, 1).flatten(1, 2).contiguous()[:, None] for conv in (self.theta, self.phi, self.g)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]  # (N, H * W, D), scaled by 1 / sqrt(D)
         return x + self.out(mixed.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 

@@ -77,10 +77,11 @@ def _has_area(boxes: Tensor) -> Tensor:
 def _padded_windows(masks: InstanceMasks) -> Tensor:
     """(G, H, W) float32 windows with a rim, padded to a common size; at the canvas border the rim repeats it."""
     device = masks.pixels.device
-    left, top, width, height = masks.windows.T[:, :, None, None]  # (G, 1, 1) each
-    starts = (masks.windows[:, 2] * masks.windows[:, 3]).cumsum(0)[:, None, None] - width * height
-    y = torch.arange(masks.largest[0] + 2 * _MARGIN, device=device)[:, None] - _MARGIN
-    x = torch.arange(masks.largest[1] + 2 * _MARGIN, device=device)[None, :] - _MARGIN
+    # 32 bits reach 2^31 pixels in the windows of an image, and (G, H, W) indices are the largest thing here.
+    left, top, width, height = masks.windows.int().T[:, :, None, None]  # (G, 1, 1) each
+    starts = (width * height).cumsum(0, dtype=torch.int32) - width * height
+    y = torch.arange(masks.largest[0] + 2 * _MARGIN, device=device, dtype=torch.int32)[:, None] - _MARGIN
+    x = torch.arange(masks.largest[1] + 2 * _MARGIN, device=device, dtype=torch.int32)[None, :] - _MARGIN
     y = (y + top).clamp(0, masks.canvas[0] - 1) - top  # (G, H, 1)
     x = (x + left).clamp(0, masks.canvas[1] - 1) - left  # (G, 1, W)
     inside = (y >= 0) & (x >= 0) & (y < height) & (x < width)  # (G, H, W)

@@ -59,7 +59,14 @@ class SelectedBoxes:
     roi: Tensor
 
 
-def select_boxes(probabilities: Tensor, boxes: Tensor, valid: Tensor, settings: DetectionSettings) -> SelectedBoxes:
+def select_boxes(
+    probabilities: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    settings: DetectionSettings,
+    *,
+    is_static: bool | None = None,
+) -> SelectedBoxes:
     """Threshold, NMS per class, and the best of each image.
 
     Args:
@@ -67,18 +74,24 @@ def select_boxes(probabilities: Tensor, boxes: Tensor, valid: Tensor, settings: 
         boxes: (B, R, 4) for all classes, or (B, R, K, 4) class by class; clipped to the image.
         valid: (B, R) bool.
         settings: Thresholds.
+        is_static: As in `nms_mask`.
     """
     num_classes = probabilities.shape[2] - 1
     scores = torch.where(valid[..., None], probabilities[..., :num_classes], -1.0).flatten(1)  # (B, R * K)
     for candidates in (min(_FIRST_CANDIDATES, scores.shape[1]), scores.shape[1]):
-        selected, is_complete = _select(scores, boxes, num_classes, candidates, settings)
+        selected, is_complete = _select(scores, boxes, num_classes, candidates, settings, is_static)
         if candidates == scores.shape[1] or bool(is_complete):
             break
     return selected
 
 
 def _select(
-    scores: Tensor, boxes: Tensor, num_classes: int, candidates: int, settings: DetectionSettings
+    scores: Tensor,
+    boxes: Tensor,
+    num_classes: int,
+    candidates: int,
+    settings: DetectionSettings,
+    is_static: bool | None,
 ) -> tuple[SelectedBoxes, Tensor]:
     """Selection among the best ``candidates`` of each image, and whether more of them could change nothing."""
     images = scores.shape[0]
@@ -87,7 +100,7 @@ def _select(
     image = torch.arange(images, device=scores.device)[:, None]
     box = boxes[image, row] if boxes.ndim == 3 else boxes[image, row, label]  # (B, M, 4)
     possible = best > settings.score_threshold
-    keep = nms_mask(box, best, label, possible, settings.nms_threshold)
+    keep = nms_mask(box, best, label, possible, settings.nms_threshold, is_static=is_static)
     index, valid = top_per_image(keep, best, settings.max_detections)
     rois = Rois(box.gather(1, index[..., None].expand(-1, -1, 4)), valid)
     is_full = keep.sum(dim=1) >= settings.max_detections

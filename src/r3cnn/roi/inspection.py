@@ -12,7 +12,6 @@ from r3cnn.ops.boxes import clip_boxes
 from r3cnn.ops.nms import nms_mask, top_per_image
 from r3cnn.ops.views import Seen
 from r3cnn.roi.heads import RoIHeads
-from r3cnn.roi.inference import select_boxes
 from r3cnn.roi.loop_output import LoopOutput
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, LoopTrace, Rois, ScoredRois
@@ -44,7 +43,9 @@ class SeenFeatures:
     features: Sequence[Tensor]
 
 
-def merge_proposals(proposals: Sequence[ScoredRois], *, nms_threshold: float, per_image: int) -> ScoredRois:
+def merge_proposals(
+    proposals: Sequence[ScoredRois], *, nms_threshold: float, per_image: int, is_static: bool | None = None
+) -> ScoredRois:
     """One list of proposals from those of several views, in pixels of the plain images: NMS over all of them.
 
     Those of a single view are left as they are.
@@ -54,7 +55,9 @@ def merge_proposals(proposals: Sequence[ScoredRois], *, nms_threshold: float, pe
     boxes = torch.cat([one.rois.boxes for one in proposals], dim=1)  # (B, V * R, 4)
     valid = torch.cat([one.rois.valid for one in proposals], dim=1)
     scores = torch.where(valid, torch.cat([one.scores for one in proposals], dim=1), -1.0)
-    keep = nms_mask(boxes, scores, torch.zeros_like(valid, dtype=torch.int64), valid, nms_threshold)
+    keep = nms_mask(
+        boxes, scores, torch.zeros_like(valid, dtype=torch.int64), valid, nms_threshold, is_static=is_static
+    )
     index, is_taken = top_per_image(keep, scores, per_image)
     chosen = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return ScoredRois(Rois(chosen, is_taken), scores.gather(1, index))
@@ -123,7 +126,7 @@ def _classify(
 def _detect(
     heads: RoIHeads, ways: Sequence[_Way], loops: int, probabilities: Tensor, boxes: Tensor, valid: Tensor
 ) -> list[Detections]:
-    selected = select_boxes(probabilities, boxes, valid, heads.detection)
+    selected = heads.select(probabilities, boxes, valid)
     masks, scores = [], []
     for way in ways:
         seen = way.view.seen

@@ -64,6 +64,7 @@ def _added(sums: Sequence[Tensor | None], total: Tensor, inputs: Sequence[Tensor
     """The sums and the gradients of one more loop; nothing else refers to those afterwards, so their memory is free."""
     if not inputs or not total.requires_grad:
         return list(sums)
-    gradients = torch.autograd.grad(total, inputs, allow_unused=True)
+    with torch.autocast(total.device.type, enabled=False):  # as Lightning runs a backward: each in its forward's dtype
+        gradients = torch.autograd.grad(total, inputs, allow_unused=True)
     pairs = zip(sums, gradients, strict=True)
     return [before if new is None else new if before is None else before + new for before, new in pairs]

@@ -19,14 +19,17 @@ KINDS = {
 }
 
 
-def step(model: RCNN, backward: BackwardOrder, boxes: list[list[float]]) -> tuple[Tensor, dict[str, Tensor], dict]:
+def step(
+    model: RCNN, backward: BackwardOrder, boxes: list[list[float]], *, is_bfloat16: bool = False
+) -> tuple[Tensor, dict[str, Tensor], dict]:
     """The total, the losses and all gradients of one training step; every parameter that has one in both ways."""
     images, sizes = tiny.images(2)
     targets = [tiny.target(boxes), tiny.target(boxes[:1])]
     generator = torch.Generator().manual_seed(0)
     model.zero_grad()
-    total, losses = model.total_loss(images, sizes, targets, generator, backward=backward)
-    (3 * total).backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+        total, losses = model.total_loss(images, sizes, targets, generator, backward=backward)
+    (3 * total).backward()  # outside, as Lightning does
     return total.detach(), losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -68,15 +71,25 @@ def test_the_proposal_network_can_learn_alone() -> None:
     assert {name.split(".")[0] for name in gradients} == {"rpn"}
 
 
-def test_bfloat16_autocast_gives_the_same_gradients_both_ways() -> None:
+@pytest.mark.parametrize("is_advanced", [False, True])
+def test_bfloat16_autocast_gives_the_same_gradients_both_ways(*, is_advanced: bool) -> None:
+    """Bfloat16 itself moves these gradients by 4 to 39 % in their norm; the ways differ by 3 % at most."""
+    model = tiny.model(tiny.schedule(), count=24, is_advanced=is_advanced).train()
+    found = [step(model, backward, tiny.SOME, is_bfloat16=True)[2] for backward in ("at_once", "by_loop")]
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        difference = float((found[1][name] - gradient).norm())
+        assert difference <= 0.04 * float(gradient.norm()), name
+
+
+def test_no_backward_pass_runs_under_the_autocast_of_the_step() -> None:
     model = tiny.model(tiny.schedule(), count=24).train()
-    found = []
-    for backward in ("at_once", "by_loop"):
-        with torch.autocast("cpu", torch.bfloat16):
-            found.append(step(model, backward, tiny.SOME))
-    for name, gradient in found[0][2].items():
-        rounding = 0.02 * float(gradient.abs().max())
-        torch.testing.assert_close(found[1][2][name], gradient, rtol=0, atol=rounding, msg=name)
+    seen: list[bool] = []
+    for parameter in model.roi_heads.parameters():
+        parameter.register_hook(lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+    step(model, "by_loop", tiny.SOME, is_bfloat16=True)
+    assert seen
+    assert not any(seen)
 
 
 class Saved:
