@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from r3cnn.layers.non_local import NonLocal
 
@@ -33,6 +36,27 @@ def test_every_position_is_mixed_from_all_positions_by_scaled_dot_products() -> 
             weights = torch.stack([theta[image, :, here] @ phi[image, :, there] for there in range(15)]) / 2**0.5
             mixed[image, :, here] = g[image] @ weights.softmax(0)
     torch.testing.assert_close(block(x), x + block.out(mixed.view(2, 2, 3, 5)), rtol=1e-5, atol=1e-5)
+
+
+class Operators(TorchDispatchMode):
+    """Takes down the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@torch.no_grad()
+def test_attention_is_one_fused_operator(memory_format: torch.memory_format) -> None:
+    with Operators() as operators:
+        NonLocal(8, reduction=2, kernel_size=7)(torch.randn(2, 8, 7, 7).contiguous(memory_format=memory_format))
+    assert "_scaled_dot_product_flash_attention_for_cpu" in operators.names
+    assert "bmm" not in operators.names
 
 
 def test_no_roi_gives_no_map() -> None:

@@ -87,7 +87,8 @@ def test_static_and_compact_shapes_give_the_same_mask_iou_loss_and_gradients() -
     assert float(losses["mask_iou"].detach()) > 0
     torch.testing.assert_close(losses["mask_iou"], compact["mask_iou"], rtol=1e-5, atol=1e-7)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, compact_gradients[name], rtol=1e-3, atol=1e-5, msg=name)
+        rounding = 1e-4 * max(1e-3, float(gradient.abs().max()))  # of sums over all cells and RoIs
+        torch.testing.assert_close(gradient, compact_gradients[name], rtol=1e-3, atol=rounding, msg=name)
 
 
 def test_the_loss_has_its_own_weight_whatever_the_loops_weigh() -> None:
