@@ -39,7 +39,8 @@ def gather_deform_conv2d(
     """
     (batch, channels, *sides), (out_channels, _, *kernel) = x.shape, weight.shape
     shifts = offset.unflatten(1, (-1, 2)).permute(2, 0, 3, 4, 1)  # (2, B, H', W', kh * kw)
-    index = torch.arange(batch, device=x.device)[:, None, None, None, None, None] * (sides[0] * sides[1])
+    image = torch.arange(batch, device=x.device, dtype=torch.int32) * (sides[0] * sides[1])
+    index = image[:, None, None, None, None, None]
     weights: list[Tensor] = []
     for axis in range(2):
         steps = torch.arange(kernel[axis], device=x.device) * dilation[axis]
@@ -52,12 +53,12 @@ def gather_deform_conv2d(
         cells = torch.stack([low, low + 1], dim=-1)
         inside = (cells >= 0) & (cells < sides[axis])  # beyond the border everything is zero
         weights.append(torch.stack([1 - share, share], dim=-1) * inside)
-        cells = cells.nan_to_num().clamp(0, sides[axis] - 1).long()  # a nan stays one through its weight
+        cells = torch.where(inside, cells, 0).int()  # a position that is nan makes its weight nan
         index = index + (cells[..., :, None] * sides[1] if axis == 0 else cells[..., None, :])
     taps = weights[0][..., :, None] * weights[1][..., None, :]  # (B, H', W', kh * kw, 2, 2)
     bags = torch.arange(0, taps.numel(), 4, device=x.device, dtype=torch.int32)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    columns = weighted_gather(table, index.int().flatten(), taps.flatten(), bags)
+    columns = weighted_gather(table, index.flatten(), taps.flatten(), bags)
     matrix = weight.permute(0, 2, 3, 1).reshape(out_channels, -1)  # (C', kh * kw * C)
     out = F.linear(columns.view(-1, matrix.shape[1]), matrix, bias)
     return out.view(batch, *offset.shape[2:], out_channels).permute(0, 3, 1, 2)
