@@ -89,6 +89,8 @@ def _from_files(bench: Bench, config: DictConfig) -> tuple[list[Row], str]:
         return [], about.note if settings.steps else "left out: sizes.*.real_data.steps is 0"
     split = replace(about.split, limit=settings.limit)
     data = RealData(split, pair(settings.image_size), settings.workers, settings.steps)
+    effort = replace(bench.effort, repetitions=settings.repetitions, warmups=settings.warmups)
+    bench = replace(bench, effort=effort)
     return [row for case in bench.cases() for row in real_data_rows(bench, case, data)], about.note
 
 
