@@ -68,15 +68,6 @@ class RCNN(nn.Module):
         """Changes which heads run at inference, one entry per loop; the weights stay as they are."""
         self.roi_heads.schedule = replace(self.schedule, eval_heads=tuple(eval_heads))
 
-    def match_memory_format(self, device: torch.device) -> None:
-        """Puts kernels into the memory format of their inputs on accelerators.
-
-        No convolution converts them then, and their gradients have the strides of their DDP buckets. On a CPU large
-        kernels want channels first (`for_large_kernels`), and nothing is changed.
-        """
-        if device.type != "cpu":
-            self.to(memory_format=torch.channels_last)
-
     def loss_weights(self) -> dict[str, float]:
         """Factor of each entry of ``losses`` in the total loss."""
         return {"rpn/objectness": 1.0, "rpn/box": 1.0} | self.roi_heads.loss_weights()

@@ -57,7 +57,7 @@ def compile_network(model: RCNN) -> None:
     NMS and what lies between the heads stay as they are. Where nothing can be compiled, as without a C++ compiler, the
     network stays as it is and a warning says why.
     """
-    reason = why_not_compilable(next(model.parameters()).device)
+    reason = why_not_compilable()
     if reason is not None:
         log.warning("compile=true has no effect, the network runs as it is: %s", reason)
         return
@@ -70,10 +70,10 @@ def compile_network(model: RCNN) -> None:
             setattr(head, step, torch.compile(getattr(head, step)))
 
 
-def why_not_compilable(device: torch.device) -> str | None:
-    """What stops `torch.compile` for a network on ``device``, found out with one addition; None if nothing does."""
+def why_not_compilable() -> str | None:
+    """What stops `torch.compile` on this machine, found out with one addition; None if nothing does."""
     try:
-        torch.compile(_plus_one)(torch.zeros(8, device=device))
+        torch.compile(_plus_one)(torch.zeros(8, device="cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:  # torch's own errors of compilation are all of this kind
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return lines[0] if lines else type(error).__name__

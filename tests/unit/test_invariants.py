@@ -343,24 +343,3 @@ def test_select_boxes_takes_all_candidates_when_the_best_do_not_fill_the_list(mo
 def test_unlabelled_samples_hand_on_every_roi() -> None:
     rois = Rois(torch.zeros(1, 2, 4), torch.tensor([[True, False]]))
     assert Samples.unlabelled(rois).handed_on.tolist() == [[True, False]]
-
-
-@pytest.mark.parametrize("is_advanced", [False, True])
-def test_kernels_in_the_memory_format_of_accelerators_give_the_same_losses_and_gradients(*, is_advanced: bool) -> None:
-    found = []
-    for device in ("cpu", "cuda"):  # no GPU is needed: the kernels stay where they are
-        model = tiny.model(tiny.schedule(), count=24, is_advanced=is_advanced).train()
-        model.match_memory_format(torch.device(device))
-        images, sizes = tiny.images(2)
-        targets = [tiny.target(tiny.SOME), tiny.target(tiny.SOME[:1])]
-        total, _ = model.total_loss(images, sizes, targets, torch.Generator().manual_seed(0))
-        total.backward()
-        found.append((total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
-    kernel = model.backbone.layer1[0].conv1.weight
-    assert kernel.is_contiguous(memory_format=torch.channels_last)
-    assert kernel.grad is not None
-    assert kernel.grad.stride() == kernel.stride()
-    torch.testing.assert_close(found[0][0], found[1][0])
-    for name, gradient in found[0][1].items():
-        rounding = 1e-4 * max(1e-3, float(gradient.abs().max()))
-        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-3, atol=rounding, msg=name)

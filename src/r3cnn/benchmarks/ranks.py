@@ -117,7 +117,6 @@ def _own_copy(job: RankJob, device: torch.device) -> RankJob:
         targets=tuple(target.to(device) for target in workload.targets),
     )
     model = copy.deepcopy(job.model).to(device)
-    model.match_memory_format(device)
     impose_proposals(model, moved, job.effort.seed)
     imitate_training(model, moved, job.effort.candidates)
     return replace(job, model=model, workload=moved)

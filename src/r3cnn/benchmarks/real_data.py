@@ -108,7 +108,6 @@ class Endless:
 def real_steps(bench: Bench, case: Case, system: str, batches: Iterator[Batch], steps: int) -> Step:
     """So many training steps; returns the last loss. Nothing is read from the device before that."""
     model = bench.build(system, bench.own).to(bench.device)
-    model.match_memory_format(bench.device)
     imitate_training(model, bench.draw(case.shape), bench.effort.candidates)
     optimizer = new_optimizer(model)
     generator = torch.Generator(bench.device).manual_seed(bench.effort.seed)

@@ -75,7 +75,6 @@ class Bench:
     def network(self, experiment: str, workload: Workload, overrides: Sequence[str] = ()) -> RCNN:
         """A new network that has as much to do as a trained one: equal RoIs and detections, whatever the system."""
         model = self.build(experiment, overrides).to(self.device)
-        model.match_memory_format(self.device)
         impose_proposals(model, workload, self.effort.seed)
         imitate_training(model, workload, self.effort.candidates)
         return model

@@ -14,13 +14,13 @@ def weighted_gather(table: Tensor, index: Tensor, weights: Tensor, starts: Tenso
     """``F.embedding_bag(…, mode="sum")``, whose gradient for the table is two to three times as fast on a CPU.
 
     torch adds to one row of the gradient at a time; here the taps are sorted by row, so each row of the gradient is a
-    weighted sum of rows of the output's gradient (experiments/LOG.md). The sums have the same order.
+    weighted sum of rows of the output's gradient (experiments/LOG.md); equal up to the rounding of the sums.
 
     Args:
         table: (R, C) rows, float.
         index: (T,) int32 row of each tap.
         weights: (T,) of the table's dtype, weight of each tap.
-        starts: (N,) int32, ascending, first tap of each sum; a sum ends where the next one starts.
+        starts: (N,) int32, ascending from 0, first tap of each sum; a sum ends where the next one starts.
 
     Returns:
         (N, C) sums, 0 for a sum without taps.
@@ -38,7 +38,8 @@ class _GradientForTable(torch.autograd.Function):
     def forward(ctx: Any, sums: Tensor, table: Tensor, index: Tensor, weights: Tensor, starts: Tensor) -> Tensor:
         ctx.save_for_backward(index, weights, starts)
         ctx.num_rows = len(table)
-        return sums.view_as(sums)
+        ctx.mark_dirty(sums)  # nobody else has it, and a view could not be changed in place
+        return sums
 
     @staticmethod
     @once_differentiable

@@ -87,4 +87,5 @@ def _padded_windows(masks: InstanceMasks) -> Tensor:
     inside = (y >= 0) & (x >= 0) & (y < height) & (x < width)  # (G, H, W)
     if masks.pixels.numel() == 0:
         return torch.zeros(inside.shape, device=device)
-    return torch.where(inside, masks.pixels[torch.where(inside, starts + y * width + x, 0)], 0).float()
+    place = torch.where(inside, starts + y * width + x, 0)
+    return torch.where(inside, masks.pixels.index_select(0, place.flatten()).view_as(place), 0).float()

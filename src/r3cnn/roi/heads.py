@@ -125,7 +125,6 @@ class RoIHeads(nn.Module):
         def sample(loop: int, rois: Rois) -> Samples:
             return self.sample(loop, rois, targets, generator)
 
-        features = self._for_pooling(features)
         traces: list[LoopTrace] = []
         for loop, output in enumerate(self.run_loops(features, rois, limits, self.schedule.heads, sample)):
             traces.append(output.trace)
@@ -197,24 +196,15 @@ class RoIHeads(nn.Module):
 
     def inference_loops(self, features: Sequence[Tensor], rois: Rois, limits: Tensor) -> list[LoopOutput]:
         """All evaluation loops over all RoIs that do not leave early."""
-        features = self._for_pooling(features)
 
         def loops(rois: Rois, heads: Sequence[int]) -> list[LoopOutput]:
             return list(self.run_loops(features, rois, limits, heads, lambda _, rois: Samples.unlabelled(rois)))
 
         return self.early_exit.run(loops, rois, self.schedule.eval_heads, self.delta_stds)
 
-    def _is_static(self, device: torch.device) -> bool:
-        return self.static_shapes if self.static_shapes is not None else device.type != "cpu"
-
-    def _for_pooling(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The features as RoIAlign takes them, converted once instead of at every pooling of every loop."""
-        if not self._is_static(features[0].device):
-            return features
-        return [feature.float().contiguous() for feature in features]
-
     def _rows(self, rois: Rois) -> RoiRows:
-        return rois.rows(keep_empty=self._is_static(rois.boxes.device))
+        static = self.static_shapes if self.static_shapes is not None else rois.boxes.device.type != "cpu"
+        return rois.rows(keep_empty=static)
 
     @torch.no_grad()
     def _refine(self, head: int, samples: Samples, rows: RoiRows, box: BoxOutput, limits: Tensor) -> Rois:
@@ -258,7 +248,6 @@ class RoIHeads(nn.Module):
         self, features: Sequence[Tensor], selected: SelectedBoxes, outputs: Sequence[LoopOutput]
     ) -> tuple[Tensor, Tensor]:
         """(B, D, M, M) probabilities and (B, D) scores of the masks after the loops run so far, zero in empty slots."""
-        features = self._for_pooling(features)
 
         def predict(selected: SelectedBoxes, loops: int) -> tuple[Tensor, Tensor]:
             rows = self._rows(selected.rois)

@@ -141,7 +141,6 @@ class TrainingModule(EvaluationModule):
 
     def setup(self, stage: str) -> None:
         """Starts the data at the first batch; a resumed run moves on from there when its checkpoint is read."""
-        self.model.match_memory_format(self.trainer.strategy.root_device)
         if stage == "fit":
             check_loss_scaling(self.settings.backward, str(self.trainer.precision))
             check_sync_batch_norm(self.model, self.trainer.strategy.root_device.type, self.trainer.world_size)

@@ -52,7 +52,6 @@ class Predictor:
         self.model = model.to(device).eval()
         self.info = info
         self.device = torch.device(device)
-        self.model.match_memory_format(self.device)
         self.views = tuple(views)
 
     @classmethod
