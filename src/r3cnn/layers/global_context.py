@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from r3cnn.layers.init import init_normal, zero_bias
@@ -36,9 +37,11 @@ class GlobalContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from (B, C, H, W)."""
         cells = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C), no copy of channels-last memory
-        # A product of matrices, as convolutions are slow where there is one output channel.
-        weights = F.linear(cells, self.mask.weight.flatten(1), self.mask.bias).softmax(dim=1)  # (B, H * W, 1)
-        context = (weights.transpose(1, 2) @ cells).transpose(1, 2)[..., None]  # (B, C, 1, 1)
+        # Convolutions are slow where there is one output channel, and a product with a matrix of one column (F.linear)
+        # has twice the rounding of one with a vector in the weight's gradient, which is small beside what it sums.
+        logits = cells @ self.mask.weight.flatten() + cast(Tensor, self.mask.bias)
+        weights = logits.softmax(dim=1)  # (B, H * W)
+        context = (weights[:, None] @ cells).transpose(1, 2)[..., None]  # (B, C, 1, 1)
         return x + self.expand(self.norm(self.reduce(context)).relu())
 
 

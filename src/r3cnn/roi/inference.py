@@ -91,7 +91,7 @@ def _select(
     num_classes: int,
     candidates: int,
     settings: DetectionSettings,
-    is_static: bool | None,
+    is_static: bool | None = None,
 ) -> tuple[SelectedBoxes, Tensor]:
     """Selection among the best ``candidates`` of each image, and whether more of them could change nothing."""
     images = scores.shape[0]
