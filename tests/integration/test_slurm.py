@@ -157,7 +157,8 @@ def test_a_failed_and_a_cancelled_job_are_reported_and_another_one_goes_on(
     assert status == 1
     assert re.search(r"SLURM job \d+_1 ended as FAILED", errors)
     assert "the loss is not finite" in errors
-    assert re.search(r"SLURM job \d+_2 is no longer in the queue", errors)
+    # It may wait for its turn still, or have just begun.
+    assert re.search(r"SLURM job \d+_2 (is no longer in the queue|ended as CANCELLED)", errors)
     assert "2 of 3 jobs failed" in errors
     assert len(list(tmp_path.glob("*/result.json"))) == 1
 
