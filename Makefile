@@ -12,7 +12,7 @@ SWEEP_DIR = outputs/sweeps/$(SCALE)
 REPORT_DIR = outputs/reports/$(SCALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train lint type test test-all test-gpu bench report clean $(TABLES)
+.PHONY: help setup demo train lint type test test-all test-lowest test-gpu bench report clean $(TABLES)
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,15 @@ test: $(READY) ## Run the tests that are quick.
 
 test-all: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Extras are left out, and so is wandb, which nothing needs that has not chosen it.
+LOWEST := build/lowest
+test-lowest: ## Train, resume, evaluate and report with the lowest versions that pyproject.toml allows.
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) -c 'import tomllib; print(*(name.replace(">=", "==") for name in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if not name.startswith("wandb")), sep="\n")' > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt pytest pytest-timeout hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(LOWEST)/bin/python -m pytest tests/integration/test_lowest_versions.py $(ARGS)
 
 test-gpu: $(READY) ## Run the tests that need a GPU.
 	$(BIN)/python -m pytest tests/gpu $(ARGS)

@@ -95,7 +95,7 @@ class WandbRun(WandbLogger):
         media: What is sent beside numbers.
 
     Raises:
-        ValueError: When the library is not installed, or a setting is out of range.
+        ValueError: When the library cannot be imported, or a setting is out of range.
     """
 
     def __init__(
@@ -115,23 +115,26 @@ class WandbRun(WandbLogger):
     ) -> None:
         self.media = WandbMedia(pictures, panels, score_threshold, checkpoints)
         self._id_file = Path(folder) / FOLDER / f"{facts.job_type}.id"
-        is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
         try:
-            super().__init__(
-                save_dir=folder,
-                project=project,
-                entity=entity,
-                name=name or facts.name,
-                group=group or facts.group,
-                job_type=facts.job_type,
-                tags=[*dict.fromkeys((*facts.tags, *tags))],
-                config=dict(facts.config),
-                allow_val_change=True,  # a run may be continued with more steps
-                id=run_id(self._id_file, is_continued=facts.is_continued),
-                mode="offline" if is_offline else None,
-            )
-        except ModuleNotFoundError as error:
-            raise ValueError("logger=wandb needs wandb, which is not installed: pip install wandb") from error
+            import wandb  # noqa: F401  # Lightning asks only whether it is installed, at the first step whether it works
+        except ImportError as error:
+            raise ValueError(
+                f"logger=wandb needs wandb, which cannot be imported ({error}): pip install wandb"
+            ) from error
+        is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
+        super().__init__(
+            save_dir=folder,
+            project=project,
+            entity=entity,
+            name=name or facts.name,
+            group=group or facts.group,
+            job_type=facts.job_type,
+            tags=[*dict.fromkeys((*facts.tags, *tags))],
+            config=dict(facts.config),
+            allow_val_change=True,  # a run may be continued with more steps
+            id=run_id(self._id_file, is_continued=facts.is_continued),
+            mode="offline" if is_offline else None,
+        )
         self._wandb_init.pop("anonymous", None)  # Lightning always says it, the library warns about it
 
     @rank_zero_only
