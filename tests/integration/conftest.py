@@ -14,12 +14,12 @@ def cli() -> Cli:
     """`r3cnn` with the given arguments, in this process; errors come up as they were raised."""
 
     def run(*arguments: str) -> None:
-        from r3cnn.cli import main
+        from r3cnn.cli.main import start
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["r3cnn", *arguments])
             patch.setenv("HYDRA_FULL_ERROR", "1")
-            main()
+            start(arguments)
 
     return run
 

@@ -150,7 +150,7 @@ CUSTOM = ("data=custom", "data.train.images=x", "data.val.images=x", "data.val.a
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data=custom",), "full_key: data.train.images"),
+        (("data=custom",), "data.train.images is missing: data.train.images=… is needed"),
         (
             (*CUSTOM, "data.train.annotations=none.json"),
             "data.train.annotations is none.json: there is no {folder}/none",

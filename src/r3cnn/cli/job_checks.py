@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r3cnn.cli.configs import plain
+from r3cnn.cli.errors import message_for_user
 from r3cnn.cli.parts import checked, evaluation_options
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.training.build import instantiate
@@ -61,7 +62,7 @@ def check_job(config: DictConfig) -> None:
         _check_plugin(config)
         _check_parts(config)
     except OmegaConfBaseException as error:  # such as a path of the data that nobody gave; it names the key
-        raise ValueError(str(error)) from error
+        raise ValueError(message_for_user(error)) from error
 
 
 def check_call() -> None:

@@ -8,18 +8,21 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import hydra
-from hydra.errors import ConfigCompositionException
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import config_folder, register_resolvers
+from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, prefer_lines_to_tracebacks, report
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
-from r3cnn.cli.unknown_keys import keys_instead
 
-USAGE_ERROR = 2
+log = logging.getLogger(__name__)
+MULTIRUN, VERBOSE = ("-m", "--multirun"), ("-v", "--verbose")
 SWEEP_FOLDER = "output_dir=outputs/sweeps/${scale_name}"  # as in conf/sweep
 ASKS_FOR_A_SWEEP = ("launcher=slurm", "hydra.mode=MULTIRUN")  # as -m does
 BENCHMARKS = ("train", "infer", "loops", "parts", "scale", "masks", "coco_eval", "index", "data", "memory")
@@ -81,7 +84,8 @@ def usage() -> str:
     return (
         "usage: r3cnn <command> [key=value ...]\n\n"
         f"commands:\n{rows}\n\n"
-        "`r3cnn <command> --help` lists the configuration groups and values, `--cfg job` prints the configuration.\n"
+        "`r3cnn <command> --help` lists the configuration groups and values, `--cfg job` prints the configuration,\n"
+        "`-m` runs all combinations, `-v` shows the traceback of an error.\n"
         "examples:\n"
         "  r3cnn train experiment=demo output_dir=outputs/demo\n"
         "  r3cnn train -m experiment=demo seed=0,1,2\n"
@@ -90,7 +94,16 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Entry point of the console script.
+    """Entry point of the console script."""
+    prefer_lines_to_tracebacks()
+    try:
+        start(sys.argv[1:])
+    except Exception as error:
+        sys.exit(report(error))
+
+
+def start(arguments: Sequence[str]) -> None:
+    """Runs the command that the words after ``r3cnn`` name; what goes wrong is raised.
 
     Packages in the current folder can be used as with ``python -m``; installed ones of the same name win.
     """
@@ -98,75 +111,81 @@ def main() -> None:
         sys.path.append(os.getcwd())
     if OF_A_SWEEP in os.environ:
         end_with_parent()
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    words = [word for word in arguments if word not in VERBOSE]
+    if len(words) < len(arguments):
+        os.environ[SHOW_TRACEBACKS] = "1"
+    if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
-        sys.exit(0 if arguments else USAGE_ERROR)
-    name = arguments[0]
+        sys.exit(0 if words else USER_ERROR)
+    name = next((word for word in words if word not in MULTIRUN), words[0])
     if name not in COMMANDS:
-        print(_unknown("command", name, tuple(COMMANDS)), file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    command = COMMANDS[name]
-    run_command(command, _with_part(command, arguments[1:]))
+        raise ValueError(_unknown("command", name, tuple(COMMANDS)))
+    words.remove(name)
+    run_command(COMMANDS[name], _with_part(COMMANDS[name], words))
 
 
-def _with_part(command: Command, overrides: list[str]) -> list[str]:
-    """The overrides, with a part's name at their beginning as the override that it is short for."""
-    if not command.parts or not overrides or "=" in overrides[0] or overrides[0].startswith("-"):
-        return overrides
-    if overrides[0] not in command.parts:
-        print(_unknown(f"{command.name} part", overrides[0], command.parts), file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    return [f"part={overrides[0]}", *overrides[1:]]
+def _with_part(command: Command, words: list[str]) -> list[str]:
+    """The words, the first of which may name a part, as the override that it is short for."""
+    part = next((word for word in words if word not in MULTIRUN), "-")
+    if not command.parts or "=" in part or part.startswith("-"):
+        return words
+    if part not in command.parts:
+        raise ValueError(_unknown(f"{command.name} part", part, command.parts))
+    return [f"part={word}" if word == part else word for word in words]
 
 
-def run_command(command: Command, overrides: list[str]) -> None:
+def run_command(command: Command, words: list[str]) -> None:
     """Runs one command under Hydra, once or, with ``-m``, once per combination."""
     register_resolvers()
     whole_call = sys.argv
+    failures: list[Exception] = []
 
     def task(config: DictConfig) -> None:
         sys.argv = whole_call  # Lightning starts further ranks with it
-        module = importlib.import_module(f"r3cnn.cli.{command.name}")
-        for chatty in CHATTY_LOGGERS:
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        with warnings.catch_warnings(), as_single_run(command.name):
-            for message in HARMLESS_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            module.run(config)
+        try:
+            run_quietly(command, config)
+        except Exception as error:  # Hydra would report it in its own way
+            failures.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log.error("failed: %s: %s", " ".join(HydraConfig.get().overrides.task), message_for_user(error))
 
-    further = [*_overrides_of_sweep(command, overrides), *_overrides_of_rank(command, overrides)]
-    sys.argv = [whole_call[0], *overrides, *further]
+    overrides = [word for word in words if word not in MULTIRUN]
+    flags = ["--multirun"] if len(overrides) < len(words) else []  # Hydra takes it at either end alone
+    further = [*_overrides_of_sweep(command, words), *_overrides_of_rank(command, overrides)]
+    sys.argv = [whole_call[0], *flags, *overrides, *further]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command.name)(task)()
-    except (SystemExit, ConfigCompositionException) as end:  # the latter where HYDRA_FULL_ERROR=1
-        if (hint := keys_instead(end)) is not None:
-            print(hint, file=sys.stderr)
-        raise
     finally:
         sys.argv = whole_call
+    for failure in failures:
+        raise failure
+
+
+def run_quietly(command: Command, config: DictConfig) -> None:
+    """Runs one job of a command without the remarks of libraries that are none of the user's business."""
+    module = importlib.import_module(f"r3cnn.cli.{command.name}")
+    for chatty in CHATTY_LOGGERS:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with warnings.catch_warnings(), as_single_run(command.name):
+        for message in HARMLESS_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        module.run(config)
 
 
 def _overrides_of_sweep(command: Command, overrides: list[str]) -> list[str]:
     """The folder of a free sweep is that of the tables, so that it is found again when the sweep is started again."""
-    asks = [each for each in overrides if each in ("-m", "--multirun") or each.startswith(ASKS_FOR_A_SWEEP)]
+    asks = [each for each in overrides if each in MULTIRUN or each.startswith(ASKS_FOR_A_SWEEP)]
     is_sweep = command.name == "train" and bool(asks)
     has_folder = any(each.startswith(("output_dir=", "sweep=", "hydra.sweep.dir=")) for each in overrides)
     return [SWEEP_FOLDER] if is_sweep and not has_folder else []
 
 
 def _overrides_of_rank(command: Command, overrides: list[str]) -> list[str]:
-    if not command.has_ranks:
-        return []
-    try:
-        return overrides_of_rank(os.environ, overrides)
-    except ValueError as error:
-        print(f"r3cnn: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+    return overrides_of_rank(os.environ, overrides) if command.has_ranks else []
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
-        return f"r3cnn: there is no {kind} {name!r}; did you mean {close[0]!r}? `r3cnn --help` lists them."
-    return f"r3cnn: there is no {kind} {name!r}; there are {', '.join(known)}."
+        return f"there is no {kind} {name!r}; did you mean {close[0]!r}? `r3cnn --help` lists them."
+    return f"there is no {kind} {name!r}; there are {', '.join(known)}."

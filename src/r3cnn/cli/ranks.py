@@ -41,6 +41,11 @@ def rank_in(environment: Mapping[str, str]) -> int:
     return 0
 
 
+def is_first_on_node(environment: Mapping[str, str]) -> bool:
+    """Whether no other process of the job on this machine has a lower rank."""
+    return environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0")) == "0"
+
+
 def is_one_of_several(environment: Mapping[str, str]) -> bool:
     """Whether somebody else has started further processes of this job, or will."""
     sizes = [environment.get(name, "") for name in GLOBAL_SIZES]

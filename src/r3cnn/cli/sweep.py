@@ -15,6 +15,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from r3cnn.cli.errors import JobsFailed, message_for_user
 from r3cnn.cli.jobs import AUTO, RESULT, Job, compose_job, known_to_hydra, task_config
 from r3cnn.cli.local_jobs import counted_devices
 from r3cnn.cli.processes import LOG_FILE
@@ -46,7 +47,7 @@ def plan(
         try:
             jobs.append(_checked(loader, sweep, overrides, is_local))
         except (ValueError, OSError, OmegaConfBaseException) as error:
-            problems.append(f"{' '.join(overrides)}: {error}")
+            problems.append(f"{' '.join(overrides)}: {message_for_user(error) or error}")
     if problems:
         raise CompactHydraException("\n- ".join(["nothing was started, since these jobs cannot run:", *problems]))
     return jobs
@@ -120,7 +121,7 @@ def returned(jobs: Sequence[Job], failures: Mapping[Path, str], shown_lines: int
         result = JobReturn(overrides=job.overrides, cfg=task_config(job.config), task_name=job.name)
         result.working_dir = str(job.folder)
         if job.folder in failures:
-            result.status, result.return_value = JobStatus.FAILED, CompactHydraException(message)
+            result.status, result.return_value = JobStatus.FAILED, JobsFailed(message)
         else:
             result.status, result.return_value = JobStatus.COMPLETED, mask_ap(job.folder / RESULT)
         found.append(result)

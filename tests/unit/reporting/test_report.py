@@ -8,7 +8,7 @@ import pytest
 from record_samples import make_record, write_record
 from rich.console import Console
 
-from r3cnn.cli import main as cli_main
+from r3cnn.cli.main import start
 from r3cnn.cli.report import read_config
 from r3cnn.reporting.markdown import escape, to_markdown
 from r3cnn.reporting.paper import read_paper
@@ -45,8 +45,7 @@ def write_run(folder: Path, loops: int = 2) -> Path:
 def report(*overrides: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(sys, "argv", ["r3cnn", "report", *overrides])
-    cli_main()
+    start(["report", *overrides])
 
 
 def test_a_run_is_one_row_with_its_loops_and_its_result(tmp_path: Path) -> None:
