@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain
+from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.outcome import DETECTIONS, ERROR_REPORT, ERRORS, IMAGE_IDS, LOOP_DETECTIONS, METRICS
 from r3cnn.cli.parts import build_data
 from r3cnn.evaluation.error_report import ErrorSettings, error_report
@@ -79,14 +79,14 @@ def _of_run(folder: Path, trusted_packages: Sequence[str]) -> Saved:
         raise FileNotFoundError(f"{missing[0]} does not exist: evaluate anew with evaluation.save_loops=true")
     if not (folder / IMAGE_IDS).is_file():
         raise FileNotFoundError(f"{folder} has no {IMAGE_IDS}, the images that were looked at: evaluate anew")
-    config = OmegaConf.load(folder / "config.yaml")
-    data = build_data(plain(config.data), trusted_targets(trusted_packages))
+    config = read_config(folder / "config.yaml")
+    data = build_data(plain(config["data"]), trusted_targets(trusted_packages))
     rejected = data.val_rejected
     truth = load_ground_truth(
         data.val_annotations, rejected_images=rejected.images, rejected_annotations=rejected.annotations
     )
     image_ids = tuple(json.loads((folder / IMAGE_IDS).read_text(encoding="utf-8")))
-    return Saved(files, truth, image_ids, int(config.evaluation.max_detections))
+    return Saved(files, truth, image_ids, int(str(plain(config["evaluation"])["max_detections"])))
 
 
 def _of_files(config: DictConfig) -> Saved:

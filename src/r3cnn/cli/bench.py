@@ -23,6 +23,7 @@ from r3cnn.benchmarks.training import training_rows
 from r3cnn.cli.bench_setting import ALL, bench_of, data_of, pair, sweeps_of, systems_of
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.parts import checked
+from r3cnn.reporting.console import terminal
 from r3cnn.training.build import instantiate
 
 FORMATS = ("table", "json")
@@ -140,7 +141,6 @@ NETWORK_PARTS: dict[str, Callable[[Bench, DictConfig], PartRows]] = {
 
 def print_table(rows: Sequence[Row], about: Config) -> None:
     """Prints the comparisons and what they ran on."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("comparison", title="Medians, in turns", title_justify="left")
@@ -151,9 +151,9 @@ def print_table(rows: Sequence[Row], about: Config) -> None:
         amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.peer)]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(row.name, *amounts, ratio, target)
-    console = Console()
+    console = terminal()
     console.width = max(console.width, 0 if console.is_terminal else WIDTH)
     console.print(table)
     for name, value in about.items():
         if name != MEASURED:
-            console.print(f"{name}: {value}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{name}: {value}", soft_wrap=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import r3cnn
 
 Config = dict[str, object]
+UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
 DATA_FOLDERS = ("data.root", "data.prepare.folder")
 
 
@@ -28,13 +30,19 @@ def config_folder() -> Path:
 
 
 def register_resolvers() -> None:
-    """Makes ``${count:…}`` and ``${times:…,…}`` known.
+    """Makes ``${count:…}``, ``${times:…,…}`` and ``${text:…}`` known.
 
     The first is the length of a list, 0 for a list that is not there yet; the second a product, rounded to a whole
-    number of steps or epochs.
+    number of steps or epochs; the third a string from the hex digits of its UTF-8, see `as_text`.
     """
     OmegaConf.register_new_resolver("count", lambda values: len(values or ()), replace=True)
     OmegaConf.register_new_resolver("times", lambda value, factor: round(value * factor), replace=True)
+    OmegaConf.register_new_resolver("text", lambda digits: bytes.fromhex(digits).decode(*UTF_8), replace=True)
+
+
+def as_text(value: str) -> str:
+    """What OmegaConf resolves to ``value`` itself, where it would read ``${…}`` or ``???`` as something else."""
+    return f"${{text:'{value.encode(*UTF_8).hex()}'}}" if "${" in value or value == "???" else value
 
 
 def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Path:
@@ -48,7 +56,7 @@ def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Pa
         Absolute path of the one folder that the job writes into.
     """
     output_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
-    OmegaConf.update(config, "output_dir", str(output_dir))
+    OmegaConf.update(config, "output_dir", as_text(str(output_dir)))
     settle_folders(config)
     fill_classes(config, known_classes)
     return output_dir
@@ -59,7 +67,7 @@ def settle_folders(config: DictConfig) -> None:
     for key in DATA_FOLDERS:
         folder = OmegaConf.select(config, key)
         if isinstance(folder, str):
-            OmegaConf.update(config, key, str(Path(folder).expanduser().absolute()))
+            OmegaConf.update(config, key, as_text(str(Path(folder).expanduser().absolute())))
 
 
 def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None) -> None:
@@ -74,7 +82,12 @@ def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None)
     if data is not None and data.get("classes", ()) is None:
         file = Path(data.root).expanduser() / Path(data.train.annotations).expanduser()
         classes = known_classes or classes_of(file)[0]
-        OmegaConf.update(config, "data.classes", list(classes))
+        set_classes(config, classes)
+
+
+def set_classes(config: DictConfig, classes: Sequence[str]) -> None:
+    """Writes the names of the classes into ``config``; they are text, whatever they look like."""
+    OmegaConf.update(config, "data.classes", [as_text(name) for name in classes])
 
 
 def plain(node: object) -> Config:
@@ -87,3 +100,15 @@ def plain(node: object) -> Config:
     if not isinstance(content, dict):
         raise ValueError(f"a mapping is needed, got {content!r}")
     return {str(key): value for key, value in content.items()}
+
+
+def read_config(path: Path) -> Config:
+    """What a run wrote as its ``config.yaml``; strings are text, since everything in the file was resolved.
+
+    Raises:
+        ValueError: If it is no YAML file, or holds no mapping.
+    """
+    try:
+        return plain(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is no configuration of a run: {error}") from error

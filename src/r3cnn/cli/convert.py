@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from r3cnn.interop.image_norm import ImageNorm, to_rgb
 from r3cnn.interop.mmdetection_meta import classes_in, exported, image_norm_of, layout_of, loops_of
 from r3cnn.interop.report import Report
 from r3cnn.interop.translation import Shape, check_finite, compare, shapes_of
+from r3cnn.reporting.console import terminal
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model, load_checkpoint, save_weights
 
@@ -62,12 +64,13 @@ def _import(config: DictConfig, output: Path) -> Report:
     model = plain(config.model)
     check_fit(source, network, str(config.input))
     check_loops(source, model, str(config.input))
-    classes = source.classes or tuple(str(name) for name in config.data.classes)
+    data = plain(config.data)
+    classes = source.classes or tuple(map(str, cast(list[object], data["classes"])))
     norm, found_in = chosen_norm(config, source.norm)
     weights, norm = to_rgb(source.translation.weights, norm)
     check_finite(weights)
     ids = tuple(config.category_ids or torchvision.category_ids_of(classes))
-    data = {**plain(config.data), "classes": list(classes), "mean": list(norm.mean), "std": list(norm.std)}
+    data = {**data, "classes": list(classes), "mean": list(norm.mean), "std": list(norm.std)}
     size = (int(config.data.image_size[0]), int(config.data.image_size[1]))
     info = CheckpointInfo(model, data, classes, ids, Preprocessing(norm.mean, norm.std, size))
     save_weights(output, info, completed(weights, config, network))
@@ -110,7 +113,7 @@ def _read_torchvision(config: DictConfig, network: Mapping[str, Shape]) -> Sourc
     else:
         state = torchvision.named_weights(name)
     eps = torchvision.norm_eps_of(path.name) if config.norm_eps is None else float(config.norm_eps)
-    translation = torchvision.translate(state, network, list(config.data.classes), eps)
+    translation = torchvision.translate(state, network, cast(list[str], plain(config.data)["classes"]), eps)
     return Source(translation, "torchvision's Mask R-CNN", shapes_of(translation.weights), others=others)
 
 
@@ -167,16 +170,15 @@ def _export(config: DictConfig, output: Path) -> Report:
 
 def print_report(report: Report) -> None:
     """Prints how many keys were used, and every reason for which one was not."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("keys", "number", "reason", "such as", title=f"{report.layout}: {report.network}")
     table.add_row("used", str(len(report.used)), "", next(iter(report.used), ""))
     for what, reason, count, example in report.reasons():
         table.add_row(what, str(count), reason, example)
-    console = Console()
+    console = terminal()
     console.print(table)
     for note in report.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     image = ", ".join(f"{name} {value}" for name, value in report.preprocessing.items())
-    console.print(f"images: RGB, {image}\nclasses: {len(report.classes)}", highlight=False)
+    console.print(f"images: RGB, {image}\nclasses: {len(report.classes)}")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lightning
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain
+from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.jobs import job_name
-from r3cnn.cli.outcome import LOOPS
+from r3cnn.cli.outcome import LOOPS, left_out_on_error
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult
@@ -19,7 +19,7 @@ from r3cnn.schedule import LoopSchedule
 from r3cnn.training.module import EvaluationModule, flat_ap
 from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
 from r3cnn.training.wandb_report import LOOP, STEP, roi_report_of
-from r3cnn.training.wandb_run import RunFacts, WandbMedia, WandbRun, schedule_tags, without_stopping_the_run
+from r3cnn.training.wandb_run import RunFacts, WandbMedia, WandbRun, schedule_tags
 
 PICTURES, CHECKPOINTS = "pictures", "checkpoints"
 KEPT = ("best.ckpt", "last.ckpt")
@@ -54,8 +54,8 @@ def evaluation_facts(config: DictConfig, schedule: LoopSchedule) -> RunFacts:
     """
     folder = Path(config.checkpoint).absolute().parent.parent
     file = folder / "config.yaml"
-    origin = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
-    scale, sweep = OmegaConf.select(origin, "scale_name"), OmegaConf.select(origin, "sweep_name")
+    origin = read_config(file) if file.is_file() else {}
+    scale, sweep = (None if origin.get(key) is None else str(origin[key]) for key in ("scale_name", "sweep_name"))
     return RunFacts(
         job_type="evaluate",
         name=f"{folder.name}-evaluated",
@@ -88,7 +88,7 @@ def report_outcome(
     """
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, WandbRun):
-            with without_stopping_the_run():
+            with left_out_on_error("what is left to tell Weights & Biases"):
                 _report(logger, trainer, module, data, result, output_dir)
 
 

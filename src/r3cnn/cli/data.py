@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
-from r3cnn.cli.configs import fill_classes, plain, settle_folders
+from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
 from r3cnn.cli.parts import build_data, checked
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.checks import AnnotationError
@@ -81,7 +81,7 @@ def _unreadable(file: Path, error: AnnotationError) -> Found:
 def _val_alone(config: DictConfig) -> Found:
     file = Path(config.data.root).expanduser() / Path(config.data.val.annotations).expanduser()
     try:
-        OmegaConf.update(config, "data.classes", list(classes_of(file)[0]))
+        set_classes(config, classes_of(file)[0])
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from r3cnn.cli.configs import Config, plain
-from r3cnn.cli.jobs import RESULT, job_hash
+from r3cnn.cli.configs import Config, plain, read_config
+from r3cnn.cli.jobs import RESULT, hash_of
 from r3cnn.reporting.neutral import NEUTRAL, without
 
 CONFIG_FILE = "config.yaml"
@@ -41,12 +41,12 @@ def check_same_run(config: DictConfig, output_dir: Path) -> None:
     """
     path = output_dir / CONFIG_FILE
     if path.is_file():
-        _refuse_another(config, plain(OmegaConf.load(path)), output_dir, "run")
+        _refuse_another(config, read_config(path), output_dir, "run")
 
 
 def _refuse_another(config: DictConfig, kept: Config, output_dir: Path, title: str) -> None:
     ours, theirs = _anywhere(plain(config)), _anywhere(kept)
-    ours_hash, their_hash = (job_hash(OmegaConf.create(each)) for each in (ours, theirs))
+    ours_hash, their_hash = map(hash_of, (ours, theirs))
     if ours_hash == their_hash:
         return
     raise ValueError(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.cli.configs import Config, plain, settle
 from r3cnn.cli.dashboard import evaluation_facts, report_outcome
 from r3cnn.cli.modes import set_modes
-from r3cnn.cli.outcome import keep_evaluated, remove_evaluation, write_outcome
+from r3cnn.cli.outcome import keep_evaluated, remove_evaluation, show_outcome, write_outcome
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
@@ -44,7 +44,8 @@ def run(config: DictConfig) -> None:
         raise ValueError("there is no result: trainer.limit_val_batches must not be 0")
     if trainer.is_global_zero:
         keep_evaluated(Path(config.checkpoint), output_dir)
-        write_outcome(module.result, module, data, output_dir, config.pictures)
+        write_outcome(module.result, module, output_dir)
+        show_outcome(module.result, module, data, output_dir, config.pictures)
         report_outcome(trainer, module, data, module.result, output_dir)
 
 

@@ -49,7 +49,7 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it left its result; that is the last thing a run does."""
+        """Whether it left its result, without which no run is finished."""
         return (self.folder / RESULT).is_file()
 
 
@@ -70,8 +70,12 @@ def job_hash(config: DictConfig) -> str:
     content = OmegaConf.to_container(settled, resolve=True)
     if not isinstance(content, dict):
         raise ValueError(f"a mapping is needed, got {content!r}")
-    hashed: Config = without({str(key): value for key, value in content.items()}, NEUTRAL)
-    text = json.dumps(hashed, sort_keys=True, default=str)
+    return hash_of({str(key): value for key, value in content.items()})
+
+
+def hash_of(config: Config) -> str:
+    """Likewise of a configuration that is resolved already, in plain containers."""
+    text = json.dumps(without(config, NEUTRAL), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 

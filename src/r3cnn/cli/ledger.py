@@ -1,4 +1,4 @@
-"""What a finished run leaves for the report: ``result.json``, written last of all but what a service is sent."""
+"""What a finished run leaves for the report: ``result.json``, written before anything is printed, drawn or sent."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from lightning.fabric.utilities import rank_zero_only
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
+from r3cnn.reporting.console import print_metrics, terminal
+from r3cnn.reporting.curves import plot_training_curves
+from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
+from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
@@ -83,29 +89,46 @@ def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
         shutil.copyfile(source, kept)
 
 
-def write_outcome(
-    result: EvaluationResult, module: EvaluationModule, data: CocoDataModule, output_dir: Path, num_pictures: int
-) -> None:
-    """Writes ``metrics.json``, ``detections.json`` and pictures, and prints the AP per loop and per class."""
-    from rich.console import Console
-
-    from r3cnn.reporting.console import print_metrics
-    from r3cnn.reporting.curves import plot_training_curves
-    from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
-
+def write_outcome(result: EvaluationResult, module: EvaluationModule, output_dir: Path) -> None:
+    """Writes ``metrics.json`` and ``detections.json``."""
     write_metrics(result, output_dir / METRICS)
     write_loops(result, output_dir, with_earlier=module.options.save_loops)
+
+
+def show_outcome(
+    result: EvaluationResult, module: EvaluationModule, data: CocoDataModule, output_dir: Path, num_pictures: int
+) -> None:
+    """Prints the AP per loop and per class and draws curves and pictures; what fails is left out with a warning."""
+    pictures = output_dir / "pictures"
+    with left_out_on_error("the tables of AP"):
+        _print_tables(result)
+    if (output_dir / "metrics.csv").is_file():
+        with left_out_on_error(CURVES):
+            plot_training_curves(output_dir / "metrics.csv", pictures / CURVES)
+    for path in sorted(output_dir.glob("roi_statistics*.json")):
+        with left_out_on_error(f"{path.stem}.png"):
+            draw_roi_statistics(read_roi_report(path), pictures / f"{path.stem}.png")
+    if num_pictures > 0:
+        with left_out_on_error("pictures of validation images"):
+            draw_pictures(module, data, pictures, num_pictures)
+    log.info("written to %s", output_dir)
+
+
+@contextmanager
+def left_out_on_error(part: str) -> Iterator[None]:
+    """Turns an error in what is only shown into a warning: the results are written by then."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("left out %s: %s: %s", part, type(error).__name__, error)
+        log.debug("this is why", exc_info=error)
+
+
+def _print_tables(result: EvaluationResult) -> None:
     print_metrics(result.metrics)
     text = StringIO()
-    print_metrics(result.metrics, Console(file=text, width=LOG_WIDTH))
+    print_metrics(result.metrics, terminal(text, LOG_WIDTH))
     log_to_file(text.getvalue())
-    if (output_dir / "metrics.csv").is_file():
-        plot_training_curves(output_dir / "metrics.csv", output_dir / "pictures" / CURVES)
-    for path in sorted(output_dir.glob("roi_statistics*.json")):
-        draw_roi_statistics(read_roi_report(path), output_dir / "pictures" / f"{path.stem}.png")
-    if num_pictures > 0:
-        draw_pictures(module, data, output_dir / "pictures", num_pictures)
-    log.info("written to %s", output_dir)
 
 
 def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: bool) -> None:
@@ -131,8 +154,6 @@ def log_to_file(text: str) -> None:
 
 def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, count: int) -> None:
     """Draws, for images spread over the validation set, predictions beside ground truth and the boxes of every loop."""
-    from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
-
     for example, found in examples_with_loops(module, data, count):
         image, target = example.image, example.target
         draw_predictions(image, found[-1], target, data.classes, folder / f"{example.image_id}{PREDICTIONS}")

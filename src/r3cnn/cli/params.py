@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from r3cnn.cli.configs import plain
+from r3cnn.reporting.console import terminal
 from r3cnn.training.checkpoint import build_model
 
 # Ours -> theirs; what has no parameters (a RoIAlign extractor) is listed with 0.
@@ -67,7 +68,6 @@ def _submodule_of(parameter: str) -> str:
 
 def print_table(counts: dict[str, int | dict[str, int]]) -> None:
     """Prints the counts, largest first in the order of the network."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("submodule")
@@ -79,4 +79,4 @@ def print_table(counts: dict[str, int | dict[str, int]]) -> None:
     table.add_section()
     table.add_row("trainable", f"{counts['trainable']:,}")
     table.add_row("total", f"{counts['total']:,}")
-    Console().print(table)
+    terminal().print(table)

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import lightning
 import torch
+import yaml
 from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from r3cnn.cli.configs import Config, plain
 from r3cnn.data.datamodule import CocoDataModule
@@ -118,6 +119,6 @@ def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
 
 @rank_zero_only
 def save_config(config: Mapping[str, object], path: Path) -> None:
-    """Writes a resolved configuration."""
+    """Writes a resolved configuration; plain YAML, in which no ``${…}`` is left to mean anything."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(dict(config)), path)
+    path.write_text(yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False), encoding="utf-8")

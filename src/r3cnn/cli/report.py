@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from r3cnn.cli.configs import Config, plain
+from r3cnn.cli.configs import read_config
 from r3cnn.reporting.latex import to_latex
 from r3cnn.reporting.markdown import to_markdown
 from r3cnn.reporting.paper import TABLES, Paper, read_paper
@@ -125,8 +125,3 @@ def run_folders(config: DictConfig) -> list[Path]:
     if not folders:
         raise ValueError("runs is empty: name at least one folder, or leave it out to take all finished runs")
     return [Path(str(folder)) for folder in folders]
-
-
-def read_config(path: Path) -> Config:
-    """A yaml file as plain containers."""
-    return plain(OmegaConf.load(path))

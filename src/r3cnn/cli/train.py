@@ -20,7 +20,7 @@ from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_job
 from r3cnn.cli.jobs import AUTO, RESULT
 from r3cnn.cli.ledger import remove_record, write_record
-from r3cnn.cli.outcome import remove_outcome, remove_score, write_outcome
+from r3cnn.cli.outcome import remove_outcome, remove_score, show_outcome, write_outcome
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, evaluation_options, save_config
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
@@ -90,8 +90,9 @@ def train(config: DictConfig, output_dir: Path) -> None:
     _report_early_stop(trainer)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
     if trainer.is_global_zero:
-        write_outcome(result, module, data, output_dir, config.pictures)
+        write_outcome(result, module, output_dir)
         write_record(config, trainer, module, data, output_dir)
+        show_outcome(result, module, data, output_dir, config.pictures)
         report_outcome(trainer, module, data, result, output_dir)
 
 

@@ -1,21 +1,38 @@
-"""Average precision as tables on the terminal."""
+"""The terminal, and average precision as tables on it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from r3cnn.names import shortened, visible_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from r3cnn.evaluation.metrics import Metrics
     from r3cnn.evaluation.protocol import Stats
 
 COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "S", "ap_medium": "M", "ap_large": "L"}
 CLASSES_PER_COLUMN = 20
 MAX_SIDE_BY_SIDE = 2
+LONGEST_NAME = 80
+
+
+class TextConsole(Console):
+    """A terminal on which every string is text: no markup, no codes of emoji, and control characters can be seen."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What a string looks like; rich sends all of them through here."""
+        return super().render_str(visible_lines(text), **options)
+
+
+def terminal(file: IO[str] | None = None, width: int | None = None) -> TextConsole:
+    """Standard output, or a file of some width."""
+    return TextConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
 def percent(value: float | None) -> str:
@@ -31,8 +48,6 @@ def loop_table(metrics: Metrics) -> Table:
 
 
 def _ap_table(title: str, loops: Mapping[str, Mapping[str, Stats]]) -> Table:
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left")
     table.add_column("loop", justify="right")
     table.add_column("of")
@@ -55,8 +70,6 @@ def _ap_table(title: str, loops: Mapping[str, Mapping[str, Stats]]) -> Table:
 
 def class_table(metrics: Metrics) -> Table | None:
     """Box and mask AP of each class that has ground truth, best mask first, down the columns; None without any."""
-    from rich.table import Table
-
     rows = [
         (name, kinds["box"], kinds["mask"])
         for name, kinds in metrics["per_class"].items()
@@ -76,7 +89,7 @@ def class_table(metrics: Metrics) -> Table | None:
     rows.sort(key=lambda row: (-(row[2] or 0.0), row[0]))
     length = math.ceil(len(rows) / side_by_side)
     for line in range(length):
-        cells = [(name, percent(box), percent(mask)) for name, box, mask in rows[line::length]]
+        cells = [(shortened(name, LONGEST_NAME), percent(box), percent(mask)) for name, box, mask in rows[line::length]]
         table.add_row(*[cell for group in cells for cell in group])
     return table
 
@@ -91,8 +104,6 @@ def fusion_tables(metrics: Metrics) -> list[Table]:
 
 def recall_table(metrics: Metrics) -> Table | None:
     """Average recall of the proposals and after every loop, whatever the class; None where it was not asked for."""
-    from rich.table import Table
-
     stages = metrics.get("proposal_recall", {})
     if not stages:
         return None
@@ -114,9 +125,7 @@ def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
         metrics: Content of ``metrics.json``.
         console: Where to; standard output by default.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or terminal()
     console.print(loop_table(metrics))
     for table in fusion_tables(metrics):
         console.print(table)

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from r3cnn.reporting.panels import COLORS, dress, figure_in
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers; one per loop.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK = "#202024"
-GRID = "#d9d9de"
 COLUMNS_PER_ROW = 3
 
 
@@ -57,18 +55,11 @@ def plot_training_curves(metrics_csv: Path, path: Path) -> None:
     panels = [panel for panel in panels_of(list(series)) if panel.curves]
     if not panels:
         raise ValueError(f"{metrics_csv} has no losses, learning rate or AP to draw, only {sorted(series)}")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     across = min(COLUMNS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
-    figure = Figure(figsize=(4.4 * across, 3.1 * down), layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(down, across, number)
-        draw_panel(axes, panel, series)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with figure_in(path, 4.4 * across, 3.1 * down) as figure:
+        for number, panel in enumerate(panels, start=1):
+            draw_panel(figure.add_subplot(down, across, number), panel, series)
 
 
 def read_series(metrics_csv: Path) -> dict[str, Series]:
@@ -158,16 +149,6 @@ def draw_panel(axes: Axes, panel: Panel, series: dict[str, Series]) -> None:
         lowest, highest, last = min(lowest, values.min()), max(highest, values.max()), max(last, steps[-1])
     axes.set_ylim(1.05 * lowest, 1.08 * highest or 1)
     axes.set_xlim(0, 1.02 * last)
-    _dress(axes, panel)
-
-
-def _dress(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
-    axes.set_xlabel("step", fontsize=9, color=INK)
-    axes.tick_params(labelsize=8.5, colors=INK)
-    axes.grid(visible=True, color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    dress(axes, panel.title, "step", grid="both")
     if any(panel.curves) and len(panel.curves) > 1:
         axes.legend(frameon=False, fontsize=8.5)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from r3cnn.reporting.curves import COLORS, INK
+from r3cnn.names import shortened
 from r3cnn.reporting.data_tables import QUANTITIES, Found, Histogram
 from r3cnn.reporting.drawing import Mark, draw_marks
 from r3cnn.reporting.figures import INK as DARK
 from r3cnn.reporting.figures import to_pillow, truth_marks
+from r3cnn.reporting.panels import COLORS, INK, dress, figure_in
 from r3cnn.structures import Size, Target
 
 if TYPE_CHECKING:
@@ -33,29 +34,30 @@ def plot_statistics(found: Mapping[str, Found], path: Path) -> None:
         found: Content of ``check.json``.
         path: PNG, PDF or SVG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     known = {name: split["statistics"] for name, split in found.items() if split["statistics"]}
-    figure = Figure(figsize=(14.5, 6.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 4)
-    for number, key in enumerate(PANELS):
-        axes = figure.add_subplot(grid[number // 3, number % 3])
-        for color, (name, statistics) in zip(COLORS, known.items(), strict=False):
-            _draw_histogram(axes, statistics["quantity"][key]["histogram"], name, color)
-        if key in IN_OCTAVES:
-            axes.set_xscale("log", base=2)
-        _dress(axes, QUANTITIES[key])
-        axes.set_ylabel("share (%)", fontsize=8.5, color=INK)
-        axes.legend(frameon=False, fontsize=8.5)
     counts = {
         name: {one: numbers["objects"] for one, numbers in statistics["per_class"].items()}
         for name, statistics in known.items()
     }
-    _draw_classes(figure.add_subplot(grid[:, 3]), counts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with figure_in(path, 14.5, 6.4) as figure:
+        grid = figure.add_gridspec(2, 4)
+        for number, key in enumerate(PANELS):
+            axes = figure.add_subplot(grid[number // 3, number % 3])
+            for color, (name, statistics) in zip(COLORS, known.items(), strict=False):
+                _draw_histogram(axes, statistics["quantity"][key]["histogram"], name, color)
+            if key in IN_OCTAVES:
+                axes.set_xscale("log", base=2)
+                _plain_numbers(axes)
+            dress(axes, QUANTITIES[key], grid="both")
+            axes.set_ylabel("share (%)", fontsize=8.5, color=INK)
+            axes.legend(frameon=False, fontsize=8.5)
+        _draw_classes(figure.add_subplot(grid[:, 3]), counts)
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Writes 1024 for 2^10, since matplotlib would typeset the power as a formula."""
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
 
 
 def _draw_histogram(axes: Axes, histogram: Histogram, label: str, color: str) -> None:
@@ -75,21 +77,13 @@ def _draw_classes(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
     for number, (split, one) in enumerate(counts.items()):
         places = np.arange(len(names)) + number * thickness
         axes.barh(places, [one[name] for name in names], thickness, color=COLORS[number], label=split)
-    axes.set_yticks(np.arange(len(names)) + 0.4 - thickness / 2, names)
+    axes.set_yticks(np.arange(len(names)) + 0.4 - thickness / 2, map(shortened, names))
     axes.invert_yaxis()
     if max(one[name] for one in counts.values() for name in names) > 0:
         axes.set_xscale("symlog")
+        _plain_numbers(axes)
     axes.legend(frameon=False, fontsize=8.5)
-    _dress(axes, "objects per class")
-
-
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.grid(visible=True, color="#d9d9de", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    dress(axes, "objects per class", grid="both")
 
 
 def draw_input(

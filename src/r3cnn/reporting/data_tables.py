@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
+from r3cnn.names import shortened
+from r3cnn.reporting.console import LONGEST_NAME, terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -70,21 +73,19 @@ def print_check(found: Mapping[str, Found], max_lines: int, console: Console | N
         max_lines: Sentences of each kind that are printed.
         console: Where to; standard output by default.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or terminal()
     if any(split["statistics"] for split in found.values()):
         console.print(quantity_table(found))
         console.print(class_table(found))
     for name, split in found.items():
-        console.print(f"[bold]{name}[/bold]: {split['file']}", highlight=False)
+        console.print(f"{name}: {split['file']}", style="bold")
         if split["statistics"]:
-            console.print(f"  {summary(split['statistics'])}", highlight=False)
+            console.print(f"  {summary(split['statistics'])}")
         for title, sentences in (("problem", split["problems"]), ("note", split["notes"])):
             style = "bold red" if title == "problem" and sentences else None
             console.print(f"  {len(sentences)} {title}{'' if len(sentences) == 1 else 's'}", style=style)
             for sentence in sentences[:max_lines]:
-                console.print(f"    {sentence}", markup=False, highlight=False)
+                console.print(f"    {sentence}")
             if len(sentences) > max_lines:
                 console.print(f"    … and {len(sentences) - max_lines} more")
 
@@ -129,7 +130,7 @@ def class_table(found: Mapping[str, Found]) -> Table:
         table.add_column("images", justify="right")
     for name in names[:MAX_CLASSES]:
         cells = [str(row["per_class"][name][key]) for _, row in known for key in ("objects", "images")]
-        table.add_row(name, *cells)
+        table.add_row(shortened(name, LONGEST_NAME), *cells)
     return table
 
 

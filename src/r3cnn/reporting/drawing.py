@@ -5,18 +5,17 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from r3cnn.reporting.fonts import pillow_font, runs_of
 
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
 MASK_OPACITY = 0.45
-MIN_FONT = 11
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,33 @@ def text_color(ground: Color) -> Color:
     return (0, 0, 0) if luminance > 140 else (255, 255, 255)
 
 
-@lru_cache(maxsize=16)
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships: pictures look alike everywhere, and class names of most scripts show."""
-    import matplotlib
+class Label:
+    """A line of text, part by part in a font that has its characters.
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", max(size, MIN_FONT))
+    Args:
+        text: What it says.
+        size: Height of the letters in pixels.
+
+    Attributes:
+        box: What it covers, ``(left, top, right, bottom)``, from the left end of its base line.
+    """
+
+    def __init__(self, text: str, size: int) -> None:
+        self._parts = [(part, pillow_font(file, size)) for part, file in runs_of(text)]
+        ends = np.cumsum([0.0, *(font.getlength(part) for part, font in self._parts)])
+        self._starts = ends.tolist()
+        boxes = [font.getbbox(part, anchor="ls") for part, font in self._parts]
+        self.box: Rectangle = (
+            min(start + box[0] for start, box in zip(self._starts, boxes, strict=False)),
+            min(box[1] for box in boxes),
+            max(start + box[2] for start, box in zip(self._starts, boxes, strict=False)),
+            max(box[3] for box in boxes),
+        )
+
+    def draw(self, draw: ImageDraw.ImageDraw, at: tuple[float, float], color: Color) -> None:
+        """Writes it with its base line beginning at a point of the picture."""
+        for start, (part, font) in zip(self._starts, self._parts, strict=False):
+            draw.text((at[0] + start, at[1]), part, fill=color, font=font, anchor="ls")
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark], *, scale: float = 1.0) -> Image.Image:
@@ -136,18 +156,18 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: Mark, scale: float, line: int) ->
 
 def _draw_labels(draw: ImageDraw.ImageDraw, marks: Iterable[Mark], scale: float, size: tuple[int, int]) -> None:
     """Puts each label at the first free corner of its box; leaves it out where all are taken."""
-    font = font_of(round(max(size) / 52))
     taken: list[Rectangle] = []
     for mark in marks:
         if not mark.text:
             continue
-        left, top, right, bottom = draw.textbbox((0, 0), mark.text, font=font)
+        label = Label(mark.text, round(max(size) / 52))
+        left, top, right, bottom = label.box
         width, height = right - left + 6, bottom - top + 6
         for place in _places(mark.box, scale, width, height, size):
             if not any(_overlap(place, other) for other in taken):
                 taken.append(place)
                 draw.rectangle(place, fill=mark.color)
-                draw.text((place[0] + 3 - left, place[1] + 3 - top), mark.text, fill=text_color(mark.color), font=font)
+                label.draw(draw, (place[0] + 3 - left, place[1] + 3 - top), text_color(mark.color))
                 break
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from r3cnn.evaluation.error_oracle import KINDS
 from r3cnn.evaluation.error_report import ErrorReport, LoopErrors
-from r3cnn.reporting.curves import COLORS, INK
-from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+from r3cnn.names import shortened
+from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,50 +35,48 @@ Kinds = tuple[tuple[str, dict[str, LoopErrors]], ...]
 
 def _draw_gains(kinds: Kinds, path: Path) -> None:
     ious = list(kinds[0][1]["1"]["at_iou"])
-    figure = new_figure(PANEL_SIZE[0] * len(ious), PANEL_SIZE[1] * len(kinds))
-    rows = figure.subplots(len(kinds), len(ious), squeeze=False)
-    for (kind, loops), row in zip(kinds, rows, strict=True):
-        for iou, axes in zip(ious, row, strict=True):
-            width = 0.8 / len(loops)
-            for number, (name, loop) in enumerate(loops.items()):
-                heights = [100 * (loop["at_iou"][iou]["gains"][error] or 0.0) for error in KINDS]
-                at = np.arange(len(KINDS)) + (number - (len(loops) - 1) / 2) * width
-                axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {name}")
-            axes.set_xticks(range(len(KINDS)), [error.capitalize() for error in KINDS])
-            axes.legend(frameon=False, fontsize=8)
-            dress(axes, f"{kind}: AP at IoU {iou} lost to each error (%)", "")
-    save(figure, path)
+    with figure_in(path, PANEL_SIZE[0] * len(ious), PANEL_SIZE[1] * len(kinds)) as figure:
+        rows = figure.subplots(len(kinds), len(ious), squeeze=False)
+        for (kind, loops), row in zip(kinds, rows, strict=True):
+            for iou, axes in zip(ious, row, strict=True):
+                width = 0.8 / len(loops)
+                for number, (name, loop) in enumerate(loops.items()):
+                    heights = [100 * (loop["at_iou"][iou]["gains"][error] or 0.0) for error in KINDS]
+                    at = np.arange(len(KINDS)) + (number - (len(loops) - 1) / 2) * width
+                    axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {name}")
+                axes.set_xticks(range(len(KINDS)), [error.capitalize() for error in KINDS])
+                axes.legend(frameon=False, fontsize=8)
+                dress(axes, f"{kind}: AP at IoU {iou} lost to each error (%)")
 
 
 def _draw_curves(kinds: Kinds, path: Path) -> None:
-    figure = new_figure(PANEL_SIZE[0] * len(kinds), PANEL_SIZE[1])
     recall = np.linspace(0, 1, 101)
-    for (kind, loops), axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
-        for number, (name, loop) in enumerate(loops.items()):
-            color = COLORS[number % len(COLORS)]
-            for line, (iou, curve) in zip(LINES, loop["curves"].items(), strict=False):
-                if curve:
-                    axes.plot(recall, curve, line, color=color, linewidth=1.4, label=f"loop {name}, IoU {iou}")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.02)
-        axes.legend(frameon=False, fontsize=7.5)
-        dress(axes, f"{kind}: precision over recall, mean of the classes", "recall")
-    save(figure, path)
+    with figure_in(path, PANEL_SIZE[0] * len(kinds), PANEL_SIZE[1]) as figure:
+        for (kind, loops), axes in zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True):
+            for number, (name, loop) in enumerate(loops.items()):
+                color = COLORS[number % len(COLORS)]
+                for line, (iou, curve) in zip(LINES, loop["curves"].items(), strict=False):
+                    if curve:
+                        axes.plot(recall, curve, line, color=color, linewidth=1.4, label=f"loop {name}, IoU {iou}")
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1.02)
+            axes.legend(frameon=False, fontsize=7.5)
+            dress(axes, f"{kind}: precision over recall, mean of the classes", "recall")
 
 
 def _draw_confusion(matrix: NDArray[np.int64], classes: list[str], kind: str, path: Path) -> None:
     side = max(4.0, 1.8 + 0.28 * len(matrix))
-    figure = new_figure(side, side)
-    axes = figure.subplots()
+    names = [*map(shortened, classes), "nothing"]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    _name_cells(axes, matrix, shares)
-    axes.set_xticks(range(len(matrix)), [*classes, "nothing"], rotation=90, fontsize=8)
-    axes.set_yticks(range(len(matrix)), [*classes, "nothing"], fontsize=8)
-    axes.set_xlabel("detection", fontsize=9, color=INK)
-    axes.set_ylabel("object", fontsize=9, color=INK)
-    axes.set_title(f"{kind}: objects and detections, last loop", fontsize=10, color=INK, loc="left")
-    save(figure, path)
+    with figure_in(path, side, side) as figure:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        _name_cells(axes, matrix, shares)
+        axes.set_xticks(range(len(matrix)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(matrix)), names, fontsize=8)
+        axes.set_xlabel("detection", fontsize=9, color=INK)
+        axes.set_ylabel("object", fontsize=9, color=INK)
+        axes.set_title(f"{kind}: objects and detections, last loop", fontsize=10, color=INK, loc="left")
 
 
 def _name_cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from r3cnn.evaluation.error_oracle import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
 from r3cnn.evaluation.error_report import ErrorReport, LoopErrors
-from r3cnn.reporting.console import percent
+from r3cnn.reporting.console import percent, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,9 +22,7 @@ def print_errors(report: ErrorReport, console: Console | None = None) -> None:
         report: Content of ``errors.json``.
         console: Where to; standard output by default.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or terminal()
     for kind, loops in (("box", report["box"]), ("mask", report["mask"])):
         for iou in next(iter(loops.values()))["at_iou"]:
             console.print(gain_table(kind, iou, loops, report["images"]))
@@ -63,8 +61,7 @@ def change_table(kind: str, iou: str, loops: dict[str, LoopErrors]) -> Table:
 def _table(title: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
     table.padding = (0, 1, 0, 0)
     return table

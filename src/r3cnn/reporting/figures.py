@@ -15,7 +15,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from r3cnn.evaluation.paste import paste_and_encode, windows_of
-from r3cnn.reporting.drawing import Color, Mark, draw_marks, font_of, instance_color
+from r3cnn.names import shortened
+from r3cnn.reporting.drawing import Color, Mark, draw_marks, instance_color
+from r3cnn.reporting.fonts import default_font, pillow_font
 from r3cnn.structures import Detections, Size, Target
 
 MAX_LABELS = 40
@@ -160,7 +162,7 @@ def truth_marks(target: Target, class_names: Sequence[str]) -> list[Mark]:
 
 def _worth_saying(class_names: Sequence[str]) -> Sequence[str]:
     """The names, or nothing where there is but one class: it would hide small objects and tell nothing."""
-    return class_names if len(class_names) > 1 else [""]
+    return [*map(shortened, class_names)] if len(class_names) > 1 else [""]
 
 
 def _rectangle(box: Sequence[float]) -> tuple[float, float, float, float]:
@@ -185,7 +187,7 @@ def _side_by_side(image: Image.Image, panels: Sequence[tuple[str, Sequence[Mark]
     scale = min(max(longest, PANEL_SIDES[0]), PANEL_SIDES[1]) / longest
     drawn = [draw_marks(image, marks, scale=scale) for _, marks in panels]
     width, height = drawn[0].size
-    font = font_of(round(max(width, 480) / 28))
+    font = pillow_font(default_font(), round(max(width, 480) / 28))
     title_height = round(1.9 * font.getbbox("Äg")[3])
     sheet = Image.new("RGB", (len(drawn) * (width + GAP) + GAP, title_height + height + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -198,7 +200,7 @@ def _side_by_side(image: Image.Image, panels: Sequence[tuple[str, Sequence[Mark]
 
 def _with_legend(sheet: Image.Image) -> Image.Image:
     """Adds the scale of IoU colours below a strip."""
-    font = font_of(15)
+    font = pillow_font(default_font(), 15)
     legend = Image.new("RGB", (sheet.width, sheet.height + 34), PAPER)
     legend.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(legend)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from r3cnn.reporting.console import COLUMNS, percent
+from rich.cells import cell_len
+
+from r3cnn.names import visible
+from r3cnn.reporting.console import COLUMNS, percent, terminal
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import Table, mark, marks
@@ -117,9 +120,7 @@ def print_report(runs: Sequence[Run], tables: Sequence[Table] = (), console: Con
         tables: Those of the paper.
         console: Where to; standard output by default.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or terminal()
     for table in tables:
         print_table(table, console)
     costs = cost_table(runs)
@@ -132,9 +133,8 @@ def print_report(runs: Sequence[Run], tables: Sequence[Table] = (), console: Con
 def _grid(text_table: TextTable) -> RichTable:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    table = RichTable(title=Text(text_table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table = RichTable(title=text_table.title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     table.padding = (0, 1, 0, 0)
     for number, heading in enumerate(text_table.columns):
         is_name = number < text_table.num_names
@@ -143,26 +143,24 @@ def _grid(text_table: TextTable) -> RichTable:
         stacked = heading.replace(" ", "\n")
         table.add_column(stacked, justify=justify, overflow="fold", min_width=width, no_wrap=not is_name)
     for row in text_table.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(visible, row))
     return table
 
 
 def print_table(table: Table, console: Console) -> None:
     """Prints a table of the paper, in several parts where the terminal is too narrow for all quantities at once."""
-    from rich.text import Text
-
-    console.print(Text(table.title, style="bold"))
-    console.print(Text(table.subtitle))
+    console.print(table.title, style="bold")
+    console.print(table.subtitle)
     for chosen in parts_of(table, console.width):
         console.print(_part(table, chosen))
     for number, text in enumerate(table.notes):
-        console.print(Text(f"({mark(number)}) {text}", style="dim"))
+        console.print(f"({mark(number)}) {text}", style="dim")
     console.print()
 
 
 def parts_of(table: Table, width: int) -> list[list[int]]:
     """Positions of the columns of each part: those that name a row, and as many quantities as fit."""
-    widths = [max(map(len, column)) + GAP + 1 for column in zip(*_texts(table), strict=True)]
+    widths = [max(map(cell_len, column)) + GAP + 1 for column in zip(*_texts(table), strict=True)]
     kept = [number for number, column in enumerate(table.columns) if column.heading in ROW_NAMES]
     others = [number for number in range(len(table.columns)) if number not in kept]
     quantities = [
@@ -187,16 +185,15 @@ def _texts(table: Table) -> Iterator[tuple[str, ...]]:
 def _part(table: Table, chosen: Sequence[int]) -> RichTable:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
-    from rich.text import Text
 
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP, 0, 0), collapse_padding=True)
     groups, headings, *rows = _texts(table)
     for number in chosen:
         heading = "\n".join(filter(None, (groups[number], headings[number])))
         justify: Literal["left", "right"] = "right" if table.columns[number].is_number else "left"
-        grid.add_column(Text(heading), justify=justify, overflow="fold")
+        grid.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(row[number]) for number in chosen))
+        grid.add_row(*(visible(row[number]) for number in chosen))
     return grid
 
 

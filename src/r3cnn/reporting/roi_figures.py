@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from r3cnn.evaluation.roi_report import Kinds, LoopRois, RoiReport
-from r3cnn.reporting.curves import COLORS, INK
-from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+from r3cnn.names import shortened
+from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,13 +55,12 @@ def draw_figure_2(reports: Mapping[str, RoiReport], path: Path, *, from_iou: flo
         path: PNG, PDF or SVG file.
         from_iou: Bins below this are left out, since they hold nearly everything.
     """
-    figure = new_figure(PANEL_SIZE[0] * len(reports), PANEL_SIZE[1])
-    panels = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
-    for letter, axes, (name, report) in zip(string.ascii_lowercase, panels, reports.items(), strict=False):
-        draw_histogram(axes, report, from_iou)
-        dress(axes, f"({letter}) {name}", "IoU with the best object")
-    panels[0].set_ylabel("RoIs per image", fontsize=9, color=INK)
-    save(figure, path)
+    with figure_in(path, PANEL_SIZE[0] * len(reports), PANEL_SIZE[1]) as figure:
+        panels = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
+        for letter, axes, (name, report) in zip(string.ascii_lowercase, panels, reports.items(), strict=False):
+            draw_histogram(axes, report, from_iou)
+            dress(axes, f"({letter}) {shortened(name)}", "IoU with the best object")
+        panels[0].set_ylabel("RoIs per image", fontsize=9, color=INK)
 
 
 def draw_roi_statistics(report: RoiReport, path: Path) -> None:
@@ -71,23 +70,21 @@ def draw_roi_statistics(report: RoiReport, path: Path) -> None:
         report: What to draw.
         path: PNG, PDF or SVG file.
     """
-    figure = new_figure(PANEL_SIZE[0] * 4, PANEL_SIZE[1])
-    histogram, gains, sizes, classes = figure.subplots(1, 4)
-    lowest = min(loop["iou_threshold"] for loop in report["loops"].values())
-    draw_histogram(histogram, report, lowest)
-    dress(histogram, "RoIs per image, before refinement", "IoU with the best object")
-    for number, (name, loop) in enumerate(report["loops"].items()):
-        _gain_curve(gains, report["bin_edges"], loop, f"loop {name}", COLORS[number % len(COLORS)])
-    gains.axhline(0, color=INK, linewidth=0.8)
-    dress(gains, "mean gain of IoU by refinement", "IoU before")
     per_size = {name: loop["per_size"] for name, loop in report["loops"].items()}
-    _positive_bars(sizes, per_size, report["images"], list(next(iter(per_size.values()))))
-    dress(sizes, "positives per image, by object size", "")
     per_class = {name: loop["per_class"] for name, loop in report["loops"].items()}
-    _positive_bars(classes, per_class, report["images"], _largest(per_class))
-    classes.tick_params(axis="x", labelrotation=30)
-    dress(classes, "positives per image, by class", "")
-    save(figure, path)
+    with figure_in(path, PANEL_SIZE[0] * 4, PANEL_SIZE[1]) as figure:
+        histogram, gains, sizes, classes = figure.subplots(1, 4)
+        draw_histogram(histogram, report, min(loop["iou_threshold"] for loop in report["loops"].values()))
+        dress(histogram, "RoIs per image, before refinement", "IoU with the best object")
+        for number, (name, loop) in enumerate(report["loops"].items()):
+            _gain_curve(gains, report["bin_edges"], loop, f"loop {name}", COLORS[number % len(COLORS)])
+        gains.axhline(0, color=INK, linewidth=0.8)
+        dress(gains, "mean gain of IoU by refinement", "IoU before")
+        _positive_bars(sizes, per_size, report["images"], list(next(iter(per_size.values()))))
+        dress(sizes, "positives per image, by object size")
+        _positive_bars(classes, per_class, report["images"], _largest(per_class))
+        classes.tick_params(axis="x", labelrotation=30)
+        dress(classes, "positives per image, by class")
 
 
 def draw_histogram(axes: Axes, report: RoiReport, from_iou: float) -> None:
@@ -129,7 +126,7 @@ def _positive_bars(axes: Axes, loops: Mapping[str, Mapping[str, Kinds]], images:
         heights = [kinds[name]["positives"] / max(images, 1) for name in names]
         at = np.arange(len(names)) + (number - (len(loops) - 1) / 2) * width
         axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {loop}")
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), map(shortened, names))
     axes.legend(frameon=False, fontsize=8)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from r3cnn.evaluation.roi_report import RoiReport
-from r3cnn.reporting.console import percent
+from r3cnn.names import visible
+from r3cnn.reporting.console import percent, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +26,7 @@ def print_roi_tables(reports: Mapping[str, RoiReport], console: Console | None =
         reports: By name of the run.
         console: Where to; standard output by default.
     """
-    from rich.console import Console
-
-    console = console or Console()
+    console = console or terminal()
     for name, report in reports.items():
         console.print(roi_table(name, report))
 
@@ -36,9 +35,8 @@ def roi_table(name: str, report: RoiReport) -> Table:
     """One row per loop."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
-    title = Text(f"{name}, {report['images']} images")
+    title = f"{visible(name)}, {report['images']} images"
     table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD)
     table.show_edge, table.padding = False, (0, 1, 0, 0)
     for heading in COLUMNS:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r3cnn.reporting.curves import COLORS, INK
-from r3cnn.reporting.panels import PANEL_SIZE, dress, new_figure, save
+from r3cnn.names import shortened
+from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
 from r3cnn.reporting.speed_tables import SpeedPoint, read_speed
 
 if TYPE_CHECKING:
@@ -24,21 +24,23 @@ def draw_speed(report: Path, path: Path) -> None:
         path: PNG, PDF or SVG file.
     """
     plain, *points = read_speed(report)["points"]
-    figure = new_figure(1.3 * PANEL_SIZE[0] * len(KINDS), 1.2 * PANEL_SIZE[1])
-    for kind, axes in zip(KINDS, figure.subplots(1, len(KINDS)), strict=True):
-        for number, curve in enumerate(dict.fromkeys(point["curve"] for point in points)):
-            _draw_curve(axes, [point for point in points if point["curve"] == curve], kind, number)
-        axes.axhline(_ap(plain, kind), color=INK, linewidth=0.7, linestyle=":")
-        axes.plot([1.0], [_ap(plain, kind)], "*", color=INK, markersize=11, label=f"{plain['curve']}, {plain['label']}")
-        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
-        dress(axes, f"{kind} AP (%)", "time of detection, network as trained = 1")
-    save(figure, path)
+    label = f"{plain['curve']}, {plain['label']}"
+    with figure_in(path, 1.3 * PANEL_SIZE[0] * len(KINDS), 1.2 * PANEL_SIZE[1]) as figure:
+        for kind, axes in zip(KINDS, figure.subplots(1, len(KINDS)), strict=True):
+            for number, curve in enumerate(dict.fromkeys(point["curve"] for point in points)):
+                _draw_curve(axes, [point for point in points if point["curve"] == curve], kind, number)
+            axes.axhline(_ap(plain, kind), color=INK, linewidth=0.7, linestyle=":")
+            axes.plot([1.0], [_ap(plain, kind)], "*", color=INK, markersize=11, label=label)
+            axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+            dress(axes, f"{kind} AP (%)", "time of detection, network as trained = 1")
 
 
 def _draw_curve(axes: Axes, points: list[SpeedPoint], kind: str, number: int) -> None:
     at, values = [point["ratio"] for point in points], [_ap(point, kind) for point in points]
     color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-    axes.plot(at, values, marker=marker, color=color, linewidth=1.3, markersize=4.5, label=points[0]["curve"])
+    axes.plot(
+        at, values, marker=marker, color=color, linewidth=1.3, markersize=4.5, label=shortened(points[0]["curve"])
+    )
     for point, x, y in zip(points, at, values, strict=True):
         axes.annotate(
             point["label"].removesuffix(" loops"), (x, y), (3, 3), textcoords="offset points", fontsize=6, color=color

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from r3cnn.evaluation.protocol import Stats
-from r3cnn.reporting.console import percent
+from r3cnn.reporting.console import percent, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,13 +51,11 @@ def print_speed(path: Path, console: Console | None = None) -> None:
         console: Where to; standard output by default.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     report = read_speed(path)
     title = f"{report['images']} images, AP in %, {report['clock']} time"
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
     table.add_column("setting")
     for heading in ("box AP", "mask AP", "ms/image", "time", "quartiles"):
         table.add_column(heading, justify="right")
@@ -70,4 +68,4 @@ def print_speed(path: Path, console: Console | None = None) -> None:
             f"{point['ratio']:.3f}",
             f"{point['ratio_low']:.3f}–{point['ratio_high']:.3f}",
         )
-    (console or Console()).print(table)
+    (console or terminal()).print(table)

@@ -20,6 +20,7 @@ from r3cnn.batch import Batch
 from r3cnn.detector import RCNN, BackwardOrder
 from r3cnn.evaluation.coco_ap import CocoAP, EvaluationResult
 from r3cnn.evaluation.roi_statistics import RoiStatistics
+from r3cnn.names import metric_key
 from r3cnn.ops.images import normalize_images
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings, keep_kernels
@@ -99,7 +100,8 @@ def flat_ap(metrics: Mapping[str, object]) -> dict[str, float]:
     classes = metrics.get("per_class")
     if isinstance(classes, Mapping):
         for name, values in classes.items():
-            found |= {f"class/{name}/{kind}_ap": math.nan if ap is None else ap for kind, ap in values.items()}
+            place = f"class/{metric_key(name)}"
+            found |= {f"{place}/{kind}_ap": math.nan if ap is None else ap for kind, ap in values.items()}
     return found
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.roi_report import RoiReport, roi_report
 from r3cnn.reporting import roi_figures
+from r3cnn.reporting.console import terminal
 from r3cnn.reporting.error_figures import draw_errors
 from r3cnn.reporting.error_tables import print_errors
 from r3cnn.reporting.roi_figures import draw_figure_2, draw_roi_statistics, read_roi_report
@@ -79,7 +79,7 @@ def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: P
 
 def test_the_table_of_rois_counts_per_image() -> None:
     text = io.StringIO()
-    print_roi_tables({"naive": rois(2)}, Console(file=text, width=120))
+    print_roi_tables({"naive": rois(2)}, terminal(file=text, width=120))
     rows = [line.split() for line in text.getvalue().splitlines() if line.strip().startswith(("1 ", "2 "))]
     assert rows[0] == ["1", "0.5", "100.0", "7.5", "2.5", "2.5", "2.5", "1.000", "1.000", "0.000", "100.0"]
     assert rows[1][:3] == ["2", "0.6", "100.0"]
@@ -100,7 +100,7 @@ def errors() -> ErrorReport:
 
 def test_what_each_loop_repaired_and_broke_stands_in_the_table() -> None:
     text = io.StringIO()
-    print_errors(errors(), Console(file=text, width=120))
+    print_errors(errors(), terminal(file=text, width=120))
     rows = [line.split() for line in text.getvalue().splitlines() if line.strip().startswith(("1 ", "2 "))]
     # Half of AP is lost to the misplaced dog, half to the missed cat: nothing of a cat is left to be wrong about.
     assert rows[0] == ["1", "0.0", "0.0", "50.0", "0.0", "0.0", "0.0", "50.0", "0.0", "50.0"]

@@ -1,10 +1,9 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from r3cnn.evaluation.metrics import Metrics
-from r3cnn.reporting.console import class_table, percent, print_metrics
+from r3cnn.reporting.console import class_table, percent, print_metrics, terminal
 
 STATS = {"ap": 0.3471, "ap50": 0.5, "ap75": 0.25, "ap_small": None, "ap_medium": 0.1, "ap_large": 1.0}
 
@@ -15,7 +14,7 @@ def metrics_of(classes: dict[str, dict[str, float | None]], seen: int = 5) -> Me
 
 
 def printed(metrics: Metrics, width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = terminal(file=io.StringIO(), width=width)
     print_metrics(metrics, console)
     return console.file.getvalue()
 

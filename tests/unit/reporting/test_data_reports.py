@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 
+from r3cnn.reporting.console import terminal
 from r3cnn.reporting.data_figures import draw_input, plot_statistics
 from r3cnn.reporting.data_tables import QUANTITIES, Found, number_text, print_check
 from r3cnn.structures import InstanceMasks, Target
@@ -29,7 +29,7 @@ def found(problems: list[str], *, is_read: bool = True, objects: int = 5) -> Fou
 
 
 def printed(content: dict[str, Found], max_lines: int = 3) -> str:
-    console = Console(file=io.StringIO(), width=140)
+    console = terminal(file=io.StringIO(), width=140)
     print_check(content, max_lines, console)
     return console.file.getvalue()
 

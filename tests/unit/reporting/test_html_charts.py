@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from page_samples import CURVES, roi_report
 
-from r3cnn.reporting.curves import COLORS
 from r3cnn.reporting.html.charts import (
     Line,
     histogram_chart,
@@ -23,6 +22,7 @@ from r3cnn.reporting.html.charts import (
     series_dashes,
     thinned,
 )
+from r3cnn.reporting.panels import COLORS
 from r3cnn.reporting.roi_figures import read_roi_report
 
 LINES = (Line(1, ((1, 30.0), (2, 33.5), (3, 34.0))), Line(8, ((1, 31.0),)))

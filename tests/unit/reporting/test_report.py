@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from record_samples import make_record, write_record
-from rich.console import Console
 
 from r3cnn.cli.main import start
 from r3cnn.cli.report import read_config
+from r3cnn.reporting.console import terminal
 from r3cnn.reporting.markdown import escape, to_markdown
 from r3cnn.reporting.paper import read_paper
 from r3cnn.reporting.paper_tables import paper_tables
@@ -80,7 +80,7 @@ def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(
 
 
 def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=80)
+    console = terminal(file=io.StringIO(), width=80)
     print_report([read_run(write_run(tmp_path / "naive"), read_config)], console=console)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["2", "mask", "10.0", "10.0", "10.0", "10.0", "10.0", "–"] in rows
@@ -205,7 +205,7 @@ def test_a_narrow_terminal_shows_a_wide_table_in_parts_without_losing_a_number(w
     parts = parts_of(table, width)
     assert {number for part in parts for number in part} == {*range(len(table.columns))}
     assert (len(parts) == 1) == (width == 300)
-    console = Console(file=io.StringIO(), width=width)
+    console = terminal(file=io.StringIO(), width=width)
     print_report([run], [table], console)
     words = console.file.getvalue()
     assert "…" not in words.split("Average precision")[0]

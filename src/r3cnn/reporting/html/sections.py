@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r3cnn.reporting.curves import COLORS
 from r3cnn.reporting.html.charts import (
     Chart,
     Line,
@@ -18,6 +17,7 @@ from r3cnn.reporting.html.charts import (
 )
 from r3cnn.reporting.html.pictures import LoopPictures, NoPicturesError, PictureSettings, ReadImage, loop_pictures
 from r3cnn.reporting.html.runs import KINDS, PageRun
+from r3cnn.reporting.panels import COLORS
 from r3cnn.reporting.roi_figures import read_roi_report
 from r3cnn.reporting.tables import mark
 

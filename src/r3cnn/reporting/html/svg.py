@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from r3cnn.reporting.curves import COLORS, GRID, INK
+from r3cnn.reporting.panels import COLORS, GRID, INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

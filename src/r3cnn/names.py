@@ -1,0 +1,42 @@
+"""Names are text: how those of classes, files and runs, which may hold anything, are shown and logged."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_LABEL = 32
+LONGEST_TAG = 64  # that Weights & Biases takes
+
+# What acts on a terminal or page instead of standing there: control characters, line separators, overrides of the
+# writing direction, halves of surrogate pairs, which no encoding has, and what no XML may hold.
+_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_NO_PART_OF_A_KEY = re.compile(f"{_ACTIVE.pattern}|[/%]")
+
+
+def visible(text: str) -> str:
+    r"""One line in which everything can be seen: a line break is shown as ``\n``, ESC as ``\x1b``."""
+    return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def visible_lines(text: str) -> str:
+    """Likewise with line breaks and tabs as they are, for our own texts with names in them."""
+    return "\n".join(visible(line) for line in text.expandtabs().split("\n"))
+
+
+def shortened(name: str, longest: int = LONGEST_LABEL) -> str:
+    """A name for where there is little room: visible, and cut in its middle where it is long."""
+    text = visible(name)
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - half]}…{text[1 - half :]}"
+
+
+def metric_key(name: str) -> str:
+    """A name as one part of a metric's key, different for different names.
+
+    A slash begins a section in TensorBoard and Weights & Biases, so it is percent-encoded as in a URL.
+    """
+    return _NO_PART_OF_A_KEY.sub(lambda match: "".join(map("%{:02X}".format, _bytes(match[0]))), name)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
