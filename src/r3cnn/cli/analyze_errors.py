@@ -68,7 +68,11 @@ def analyze_errors(config: DictConfig) -> None:
 
 
 def _of_run(folder: Path, trusted_packages: Sequence[str]) -> Saved:
-    for name in (METRICS, "config.yaml", DETECTIONS):
+    if (folder / METRICS).is_file() and not (folder / DETECTIONS).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {DETECTIONS}: it was trained without validation, so evaluate it first"
+        )
+    for name in (METRICS, "config.yaml"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: it is no folder of a finished train or evaluate run")
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ def measured(config: DictConfig) -> Config:
     model, info = restore_model(Path(config.checkpoint), config.trusted_packages)
     settings = settings_of(config.curves, model.schedule)
     data_config = data_for(info, with_own_cache(info.data), config)
-    if config.images is not None:
+    if config.images is not None and data_config["val"] is not None:
         data_config["val"] = {**plain(data_config["val"]), "limit": config.images}
     check_drawing_folder(data_config)
     data = build_data(data_config, trusted_targets(config.trusted_packages))

@@ -13,6 +13,7 @@ import r3cnn
 
 Config = dict[str, object]
 UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
+NOTHING = ("false", "null")
 DATA_FOLDERS = ("data.root", "data.prepare.folder")
 
 
@@ -27,6 +28,19 @@ def config_folder() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError(f"r3cnn's conf folder is neither in {package} nor beside its source: reinstall r3cnn")
+
+
+def with_none(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which ``GROUP=false`` and ``GROUP=null`` are what the group calls ``none``, where it has that.
+
+    Hydra takes nothing but names for groups.
+    """
+    found = []
+    for each in overrides:
+        key, _, value = each.partition("=")
+        has_none = value.lower() in NOTHING and (config_folder() / key / "none.yaml").is_file()
+        found.append(f"{key}=none" if has_none else each)
+    return found
 
 
 def register_resolvers() -> None:

@@ -60,17 +60,18 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     try:
         fill_classes(config)
     except AnnotationError as error:  # the validation file is all that can be looked at, with classes of its own
-        return {"train": _unreadable(Path(config.data.train.annotations), error), "val": _val_alone(config)}
+        train = _unreadable(Path(config.data.train.annotations), error)
+        return {"train": train} if config.data.val is None else {"train": train, "val": _val_alone(config)}
     data = build_data(plain(config.data), trusted=None)
     data.prepare_data()
     found = {
         name: inspect(split, data.classes, may_lack_classes=name == "val", workers=config.data.workers)
         for name, split in (("train", data.train), ("val", data.val))
+        if split is not None
     }
-    is_one_file = data.train.annotation_file == data.val.annotation_file
-    shared = () if is_one_file else tuple(shared_images(found["val"], found["train"]))
     entries = {name: _entry(one, _statistics(one, data)) for name, one in found.items()}
-    entries["val"]["notes"] = [*found["val"].notes, *shared]
+    if data.val is not None and data.train.annotation_file != data.val.annotation_file:
+        entries["val"]["notes"] = [*found["val"].notes, *shared_images(found["val"], found["train"])]
     return entries
 
 
@@ -85,7 +86,7 @@ def _val_alone(config: DictConfig) -> Found:
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
-    found = inspect(data.val, data.classes, may_lack_classes=True, workers=config.data.workers)
+    found = inspect(data.val_split, data.classes, may_lack_classes=True, workers=config.data.workers)
     return _entry(found, _statistics(found, data))
 
 

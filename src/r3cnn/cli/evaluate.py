@@ -41,7 +41,7 @@ def run(config: DictConfig) -> None:
     remove_evaluation(output_dir)
     trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
-        raise ValueError("there is no result: trainer.limit_val_batches must not be 0")
+        raise ValueError(f"trainer.limit_val_batches is {config.trainer.limit_val_batches}: nothing was evaluated")
     if trainer.is_global_zero:
         keep_evaluated(Path(config.checkpoint), output_dir)
         write_outcome(module.result, module, output_dir)
@@ -113,7 +113,7 @@ def check_drawing_folder(data: Mapping[str, object]) -> None:
 def _reuse_missing_train_split(config: DictConfig) -> None:
     """Lets `data=custom` be evaluated without training images: nothing of them is read."""
     data = config.get("data")
-    if data is None or "val" not in data or "train" not in data:
+    if data is None or data.get("val") is None or "train" not in data:
         return
     for key in ("images", "annotations"):
         if OmegaConf.is_missing(data.train, key):

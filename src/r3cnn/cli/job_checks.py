@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import json
+import logging
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r3cnn.cli.configs import plain
+from r3cnn.cli.configs import fill_classes, plain
 from r3cnn.cli.errors import message_for_user
-from r3cnn.cli.parts import checked, evaluation_options
+from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, checked, evaluation_options, num_devices
 from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.detector import RCNN
+from r3cnn.evaluation.roi_report import roi_report, roi_scalars
+from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint import build_model
+from r3cnn.training.module import TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
+from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
+from r3cnn.training.roi_log import evaluation_thresholds
+from r3cnn.training.wandb_report import ap_names
+from r3cnn.training.wandb_run import RunFacts
 
 LARGEST_SEED = 2**32 - 1  # that numpy takes
 UNLIMITED = -1
@@ -38,7 +57,12 @@ AT_LEAST_ONE = (
     "fc_channels",
 )
 LIMITS = ("trainer.max_steps", "trainer.max_epochs")
-SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.val_check_interval")
+SHARES = ("trainer.limit_train_batches", "trainer.val_check_interval")
+SHARES_OR_NONE = ("trainer.limit_val_batches", "trainer.overfit_batches")
+ON_ONE_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}  # for the check, wherever it runs
+LARGEST_CLOCK = 60**4  # YAML reads 12:00:00:00 without quotes as a number to the base of 60
+METRICS = ("val/mask_ap", "val/box_ap", "train/loss")
+UNKNOWN_CLASSES = ["unknown"]  # until the annotations are read
 LOOP_LISTS = {"heads": int, "eval_heads": int, "iou_thresholds": float, "loss_weights": float}
 
 
@@ -53,14 +77,17 @@ def check_job(config: DictConfig) -> None:
     """
     config = copy.deepcopy(config)
     if OmegaConf.select(config, "data.classes") is None:  # they come from the annotations, which are not read yet
-        OmegaConf.update(config, "data.classes", ["unknown"])
+        OmegaConf.update(config, "data.classes", UNKNOWN_CLASSES)
     try:
         _check_numbers(config)
         _check_devices(OmegaConf.select(config, "trainer.devices"))
         _check_end(config)
         _check_loops(plain(config.recursion))
         _check_plugin(config)
-        _check_parts(config)
+        network = _check_parts(config)
+        with _silence():
+            _check_trainer(config)
+            _check_monitors(config, network)
     except OmegaConfBaseException as error:  # such as a path of the data that nobody gave; it names the key
         raise ValueError(message_for_user(error)) from error
 
@@ -86,10 +113,17 @@ def _check_numbers(config: DictConfig) -> None:
     _check_whole("pictures", config.pictures, 0)
     for key in AT_LEAST_ONE:
         _check_whole(key, OmegaConf.select(config, key), 1)
-    for key in SHARES:
+    _check_whole("trainer.num_sanity_val_steps", config.trainer.num_sanity_val_steps, UNLIMITED)
+    every = config.trainer.check_val_every_n_epoch
+    if every is not None:
+        _check_whole("trainer.check_val_every_n_epoch", every, 1)
+    for key in (*SHARES, *SHARES_OR_NONE):
         value = OmegaConf.select(config, key)
+        if value == 0 and key in SHARES_OR_NONE and not isinstance(value, bool):
+            continue
         if not _is_number(value) or value <= 0 or (isinstance(value, float) and value > 1):
-            raise ValueError(f"{key} is {value!r}: a number of batches >= 1 or a share in (0, 1] is needed")
+            nothing = ", or 0 for none," if key in SHARES_OR_NONE else ""
+            raise ValueError(f"{key} is {value!r}: a number of batches >= 1 or a share in (0, 1]{nothing} is needed")
     length = config.training_length
     if not (_is_number(length) and 0 < length < math.inf):
         raise ValueError(f"training_length is {length!r}: a factor above 0 is needed, such as 3")
@@ -122,6 +156,11 @@ def _check_devices(devices: object) -> None:
 
 def _check_end(config: DictConfig) -> None:
     """Steps and epochs are positive, and one of the limits ends the run."""
+    time = config.trainer.max_time
+    if _is_number(time):
+        clock = ":".join(f"{int(time) // 60**power % 60:02}" for power in (3, 2, 1, 0))
+        meant = f", such as '{clock}', which YAML reads as that number" if 60 <= time < LARGEST_CLOCK else ""
+        raise ValueError(f"trainer.max_time is {time}: DD:HH:MM:SS in quotes is needed{meant}")
     values = {key: OmegaConf.select(config, key) for key in LIMITS}
     for key, value in values.items():
         if value not in (None, UNLIMITED) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -150,21 +189,195 @@ def _check_plugin(config: DictConfig) -> None:
         )
 
 
-def _check_parts(config: DictConfig) -> None:
+def _check_parts(config: DictConfig) -> RCNN:
     """What checks itself when it is built: the data, the optimizer, and the network, of which only shapes are built."""
-    checked(_build("optimizer", plain(config.optimizer)), OptimizerSettings, "optimizer")
-    checked(_build("lr_schedule", plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule")
+    optimizer = checked(_build("optimizer", plain(config.optimizer)), OptimizerSettings, "optimizer")
+    try:
+        optimizer.factory([torch.nn.Parameter(torch.zeros(1))], lr=optimizer.lr)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"optimizer.factory: {error}") from error
+    schedule = checked(_build("lr_schedule", plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule")
+    has_length = any(OmegaConf.select(config, key) not in (None, UNLIMITED) for key in LIMITS)
+    schedule.multiplier(1, 1 if has_length else math.inf)
+    TrainingSettings(optimizer, schedule, config.data.batch_size, config.seed, config.backward)
     data = checked(_build("data", plain(config.data)), CocoDataModule, "data")
     try:
         evaluation_options(config.evaluation)
     except ValueError as error:
         raise ValueError(f"evaluation: {error}") from error
-    with torch.device("meta"):
-        network = build_model(plain(config.model), trusted=None)
+    network = _network(json.dumps(plain(config.model)))
     if network.num_classes != len(data.classes):
         raise ValueError(
             f"num_classes is {network.num_classes}: data.classes has {len(data.classes)} names, as many are needed"
         )
+    return network
+
+
+@lru_cache(maxsize=32)
+def _network(model: str) -> RCNN:
+    """Shapes of a network, which the jobs of a sweep share as far as they can."""
+    with torch.device("meta"):
+        return build_model(json.loads(model), trusted=None)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What is built for a check says nothing; it will when it is built for the run."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _check_trainer(config: DictConfig) -> None:
+    """Builds trainer, callbacks and loggers for one CPU: none of them touches a file or a device before it is used.
+
+    Raises:
+        ValueError: For what they refuse, by the first key of the trainer without which they do not.
+    """
+    settings = config.trainer
+    accelerators = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    for key, known in (("accelerator", accelerators), ("strategy", strategies)):
+        if isinstance(settings[key], str) and settings[key] not in known:
+            raise ValueError(f"trainer.{key} is {settings[key]!r}: {_choice(settings[key], known)}")
+    ranks = num_devices(plain(settings)) * settings.num_nodes
+    check_sync_batch_norm(_network(json.dumps(plain(config.model))), settings.accelerator, ranks)
+    check_loss_scaling(config.backward, {"16": "16-mixed"}.get(str(settings.precision), str(settings.precision)))
+    trial = copy.deepcopy(config)
+    OmegaConf.set_struct(trial, False)
+    OmegaConf.update(trial, "trainer", ON_ONE_CPU)
+    try:
+        build_trainer(trial, RunFacts(), LightningEnvironment())
+    except ValueError as error:
+        for key in settings if str(error).startswith("trainer:") else ():
+            if key != "_target_" and _is_cured(trial, str(key)):
+                raise ValueError(f"trainer.{key} is {settings[key]!r}: {_last_words(error)}") from error
+        raise
+
+
+def _is_cured(config: DictConfig, key: str) -> bool:
+    """Whether a trainer can be built that knows nothing of one key."""
+    rest = copy.deepcopy(config)
+    del rest.trainer[key]
+    try:
+        build_trainer(rest, RunFacts(), LightningEnvironment())
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return True
+
+
+def _last_words(error: BaseException) -> str:
+    """What the library itself said of a setting, without what we put before it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
+def _choice(value: str, known: Sequence[str], examples: Sequence[str] = ()) -> str:
+    close = difflib.get_close_matches(value, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"one such as {', '.join(examples or known)} is needed"
+
+
+def _check_monitors(config: DictConfig, network: RCNN) -> None:
+    """What a callback waits for must be logged, and go the way that the callback takes for better.
+
+    Raises:
+        ValueError: Unless it is; nothing is said where a callback of the user's own may log it.
+    """
+    callbacks = build_callbacks(config)
+    names = logged_names(network, config.data.classes)
+    is_validated = config.data.val is not None and config.trainer.limit_val_batches != 0
+    knows_all = all(_is_known(callback) for callback in callbacks.values())
+    for key, callback in callbacks.items():
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        if not isinstance(callback, EarlyStopping | ModelCheckpoint) or monitor is None:
+            continue
+        has_unknown_class = monitor.startswith("val/class/") and list(config.data.classes) == UNKNOWN_CLASSES
+        if monitor not in names and knows_all and not has_unknown_class:
+            raise ValueError(
+                f"callbacks.{key}.monitor is {monitor!r}, which nothing logs: {_choice(monitor, [*names], METRICS)}"
+            )
+        if isinstance(callback, EarlyStopping) and monitor.startswith("val/") and not is_validated:
+            raise ValueError(f"callbacks.{key}.monitor is {monitor!r}, but this run has no validation")
+        if (better := names.get(monitor, mode)) is not None and better != mode:
+            raise ValueError(f"callbacks.{key}.mode is {mode}: {monitor} is better the other way, {better} is needed")
+
+
+def _is_known(callback: Callback) -> bool:
+    return isinstance(callback, EarlyStopping | ModelCheckpoint) or type(callback).__module__.startswith("r3cnn.")
+
+
+def logged_names(network: RCNN, classes: Sequence[str]) -> dict[str, str | None]:
+    """Names of all that a training run logs, with ``max`` or ``min``, whichever is better, or None for neither."""
+    schedule, size = network.schedule, network.num_classes
+    names: dict[str, str | None] = dict.fromkeys(
+        (
+            "epoch",
+            "step",
+            "train/lr",
+            "memory/peak_gib",
+            "speed/train_images_per_second",
+            "speed/eval_images_per_second",
+        )
+    )
+    for split, thresholds in (("train", schedule.iou_thresholds), ("val", evaluation_thresholds(schedule))):
+        counts = RoiStatistics(size, thresholds, network.roi_heads.crowd_iof).counts()
+        report = roi_report(counts, thresholds, [str(label) for label in range(size)])
+        names |= {f"{split}/{name}": None for name in roi_scalars(report)}
+    losses = (f"train/{kind}{name}" for kind in ("", "weighted/") for name in network.loss_weights())
+    names |= dict.fromkeys(("train/loss", *losses), "min")
+    of_classes = (f"val/class/{name}/{kind}_ap" for name in classes for kind in ("box", "mask"))
+    return names | dict.fromkeys((*ap_names(len(schedule.eval_heads)), *of_classes), "max")
+
+
+def _check_lengths(config: DictConfig, batches: int) -> None:
+    """Refuses shares and intervals that do not fit into an epoch of so many batches on each rank."""
+    trainer = config.trainer
+    key = "overfit_batches" if trainer.overfit_batches else "limit_train_batches"
+    limit = trainer[key]
+    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if used < 1:
+        raise ValueError(f"trainer.{key} is {limit} of {batches} batches, which is none: {1 / batches:.2g} is one")
+    interval, is_used = trainer.val_check_interval, trainer.limit_val_batches != 0 and config.data.val is not None
+    counts_in_epoch = trainer.check_val_every_n_epoch is not None and not trainer.fast_dev_run
+    if isinstance(interval, int) and interval > used and counts_in_epoch and is_used:
+        raise ValueError(
+            f"trainer.val_check_interval is {interval}, an epoch has {used} batches: a share such as 1.0 is needed, "
+            "or trainer.check_val_every_n_epoch=null, which counts batches over all epochs"
+        )
+
+
+def check_lengths(config: DictConfig) -> None:
+    """Refuses shares of an epoch that are no batch and intervals longer than one, if its images are there or counted.
+
+    Args:
+        config: Configuration of a run, checked by `check_job`.
+
+    Raises:
+        ValueError: For such a share or interval, or for annotations that cannot be used.
+    """
+    trainer, data = config.trainer, config.data
+    limits = [trainer.val_check_interval, trainer.limit_train_batches, trainer.overfit_batches]
+    if all(limit in (0, 1) for limit in limits):
+        return
+    ranks = num_devices(plain(trainer)) * trainer.num_nodes
+    drawn = OmegaConf.select(config, "data.prepare.train")
+    if (Path(data.root).expanduser() / Path(data.train.annotations).expanduser()).is_file():
+        filled = copy.deepcopy(config)
+        fill_classes(filled)
+        _check_lengths(config, _num_batches(json.dumps({**plain(filled.data), "seed": 0}), ranks))
+    elif isinstance(drawn, int):
+        _check_lengths(config, max(1, math.ceil(drawn / data.batch_size) // ranks))
+
+
+@lru_cache(maxsize=32)
+def _num_batches(data: str, ranks: int) -> int:
+    return build_data(json.loads(data), trusted=None).num_train_batches(ranks)
 
 
 def _build(key: str, node: Mapping[str, object]) -> object:

@@ -43,6 +43,7 @@ from r3cnn.training.module import TrainingModule
 log = logging.getLogger(__name__)
 MIB = 2**20
 LIBRARIES = ("torch", "torchvision", "lightning")
+NO_DATA = DataFacts("", "", 0, 0)
 ROI_FILES = {"train": "roi_statistics_train.json", "val": "roi_statistics.json"}
 
 
@@ -69,7 +70,7 @@ def write_record(
         ValueError: When there is no result to write.
     """
     if module.result is None:
-        raise ValueError("there is no validation result to keep")
+        raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
     draft = output_dir / f".{FILE}.{os.getpid()}"
     try:
@@ -106,7 +107,7 @@ def make_record(
         device=torch.cuda.get_device_name(device) if is_cuda else device.type,
         ranks=trainer.world_size,
         seed=config.seed,
-        data=Splits(facts_of(data.train_set), facts_of(data.val_set)),
+        data=Splits(facts_of(data.train_set), NO_DATA if data.val is None else facts_of(data.val_set)),
         parameters=Parameters(
             sum(each.numel() for each in parameters), sum(each.numel() for each in parameters if each.requires_grad)
         ),

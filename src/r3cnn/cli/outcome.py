@@ -92,7 +92,8 @@ def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
 def write_outcome(result: EvaluationResult, module: EvaluationModule, output_dir: Path) -> None:
     """Writes ``metrics.json`` and ``detections.json``."""
     write_metrics(result, output_dir / METRICS)
-    write_loops(result, output_dir, with_earlier=module.options.save_loops)
+    if result.metrics["images"]["seen"]:
+        write_loops(result, output_dir, with_earlier=module.options.save_loops)
 
 
 def show_outcome(
@@ -100,8 +101,11 @@ def show_outcome(
 ) -> None:
     """Prints the AP per loop and per class and draws curves and pictures; what fails is left out with a warning."""
     pictures = output_dir / "pictures"
-    with left_out_on_error("the tables of AP"):
-        _print_tables(result)
+    if result.metrics["images"]["seen"]:
+        with left_out_on_error("the tables of AP"):
+            _print_tables(result)
+    else:
+        log.warning("there was no validation, so there is no AP: evaluate on images with ground truth to get one")
     if (output_dir / "metrics.csv").is_file():
         with left_out_on_error(CURVES):
             plot_training_curves(output_dir / "metrics.csv", pictures / CURVES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,9 +10,12 @@ from typing import TypeVar
 import lightning
 import torch
 import yaml
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.fabric.utilities import rank_zero_only
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
@@ -25,7 +29,11 @@ from r3cnn.training.validation import EvaluationOptions
 from r3cnn.training.wandb_report import WandbReport
 from r3cnn.training.wandb_run import RunFacts, WandbRun
 
+log = logging.getLogger(__name__)
 Part = TypeVar("Part")
+# Lightning's ways to refuse a setting.
+REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
@@ -48,7 +56,11 @@ def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> C
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
-    """The metric against the validation file of ``data``, which is read now, less the records that ``data`` skips."""
+    """The metric against the validation file of ``data``, which is read now, less the records that ``data`` skips.
+
+    Raises:
+        ValueError: If ``data`` has none.
+    """
     rejected = data.val_rejected
     from_data = {
         "annotations": data.val_annotations,
@@ -71,22 +83,67 @@ def chosen_views(config: DictConfig) -> tuple[View, ...]:
     return views_of(list(config.tta.scales), flip=bool(config.tta.flip))
 
 
-def build_trainer(config: DictConfig, facts: RunFacts) -> lightning.Trainer:
+def build_trainer(
+    config: DictConfig, facts: RunFacts, environment: ClusterEnvironment | None = None
+) -> lightning.Trainer:
     """Lightning's trainer with the callbacks and loggers of the configuration, those there are.
 
     Args:
         config: Settled configuration of the run.
         facts: What Weights & Biases is told of the run, where it takes part.
+        environment: Who starts the ranks; None lets Lightning find out.
+
+    Raises:
+        ValueError: For a setting that Lightning refuses, by its key.
     """
-    callbacks = [
-        checked(instantiate(plain(node)), Callback, f"callbacks.{name}")
-        for name, node in config.get("callbacks", {}).items()
-    ]
-    loggers = [build_logger(name, plain(node), facts) for name, node in config.get("logger", {}).items()]
+    callbacks: list[Callback] = [*build_callbacks(config).values()]
+    loggers = [build_logger(name, plain(node), facts) for name, node in chosen(config, "logger").items()]
     callbacks += [WandbReport(logger) for logger in loggers if isinstance(logger, WandbRun)]
     settings = plain(config.trainer)
-    parts = {"callbacks": callbacks, "logger": loggers, "plugins": [WholeFileCheckpointIO()]}
-    return checked(instantiate({**settings, **parts, "strategy": strategy_of(settings)}), lightning.Trainer, "trainer")
+    if config.get("data") is not None and config.data.get("val", ()) is None:
+        settings["limit_val_batches"] = 0
+    plugins = [WholeFileCheckpointIO(), *([environment] if environment else [])]
+    parts = {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy_of(settings)}
+    if (profiler := settings.get("profiler")) in PROFILERS:  # else they print among the log lines
+        parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
+    try:
+        return checked(instantiate({**settings, **parts}), lightning.Trainer, "trainer")
+    except REFUSALS as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def build_callbacks(config: DictConfig) -> dict[str, Callback]:
+    """The callbacks of the configuration by name, less those that the trainer is told to do without.
+
+    Raises:
+        ValueError: For a callback that refuses its settings, by its key.
+    """
+    built = {}
+    for name, node in chosen(config, "callbacks").items():
+        try:
+            built[name] = checked(instantiate(plain(node)), Callback, f"callbacks.{name}")
+        except REFUSALS as error:
+            raise ValueError(f"callbacks.{name}: {error}") from error
+    unwanted: list[type[Callback]] = []
+    if config.trainer.get("enable_progress_bar") is False:
+        unwanted.append(ProgressBar)
+    if config.trainer.get("enable_checkpointing") is False:
+        unwanted.append(Checkpoint)
+    return {name: each for name, each in built.items() if not isinstance(each, tuple(unwanted))}
+
+
+def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
+    """The nodes of a group that build something.
+
+    A node may be null, and where the group was taken away settings of its members may be left, such as a scale's.
+    """
+    found = {}
+    for name, node in (config.get(group) or {}).items():
+        if node is not None and "_target_" in node:
+            found[str(name)] = node
+        elif node is not None:
+            log.warning("%s.%s has no _target_ and is left out", group, name)
+    return found
 
 
 def strategy_of(settings: Config) -> object:
@@ -112,9 +169,16 @@ def num_devices(settings: Config) -> int:
 
 
 def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
-    """One logger of a run."""
+    """One logger of a run.
+
+    Raises:
+        ValueError: If it refuses its settings.
+    """
     known = {"facts": facts} if config.get("_target_") == WANDB else {}
-    return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
+    try:
+        return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
+    except ValueError as error:
+        raise ValueError(f"logger.{name}: {error}") from error
 
 
 @rank_zero_only

@@ -26,6 +26,8 @@ def examples_with_loops(
         data: Whose validation set it is.
         count: Number of images; fewer if there are no more.
     """
+    if data.val is None:
+        return
     images = data.val_set
     count = min(count, len(images))
     module.eval()

@@ -58,7 +58,7 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
 
     On this machine its devices are counted now: how many ranks share the images is part of what it is.
     """
-    from r3cnn.cli.job_checks import check_job  # with torch, which takes seconds
+    from r3cnn.cli.job_checks import check_job, check_lengths  # with torch, which takes seconds
 
     config = loader.load_sweep_config(sweep, list(overrides))
     with known_to_hydra(config):
@@ -66,6 +66,8 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
         check_job(task)
         _check_resume(task.resume)
         missing = missing_annotations(task)
+        if not missing:
+            check_lengths(task)
     if missing and is_local:
         raise ValueError(missing)
     if missing:
@@ -90,6 +92,8 @@ def missing_annotations(config: DictConfig) -> str | None:
     """
     data = config.data
     for split in ("train", "val") if data.prepare is None else ():
+        if data[split] is None:
+            continue
         path = Path(data.root).expanduser() / Path(data[split].annotations).expanduser()
         if not path.is_file():
             name = data[split].annotations

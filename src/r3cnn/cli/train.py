@@ -17,7 +17,7 @@ from r3cnn.cli.dashboard import report_outcome, training_facts
 from r3cnn.cli.earlier_run import CONFIG_FILE, check_same_run, is_finished
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
-from r3cnn.cli.job_checks import check_call, check_job
+from r3cnn.cli.job_checks import check_call, check_job, check_lengths
 from r3cnn.cli.jobs import AUTO, RESULT
 from r3cnn.cli.ledger import remove_record, write_record
 from r3cnn.cli.outcome import remove_outcome, remove_score, show_outcome, write_outcome
@@ -42,6 +42,7 @@ def run(config: DictConfig) -> None:
     """Trains one network; a finished run that ``resume=auto`` would go on with is left alone."""
     check_call()
     check_job(config)
+    check_lengths(config)
     output_dir = settle(config)
     check_options(config, output_dir)
     is_auto = config.resume == AUTO
@@ -166,7 +167,8 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
         raise ValueError(f"the network has {network.num_classes} classes, the data set {len(info.classes)}")
     if config.compile:
         compile_network(network)
-    module = TrainingModule(network, build_metric(plain(config.evaluation), data), info, settings)
+    metric = None if data.val is None else build_metric(plain(config.evaluation), data)
+    module = TrainingModule(network, metric, info, settings)
     module.options = evaluation_options(config.evaluation)
     return module
 

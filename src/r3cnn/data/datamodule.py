@@ -35,7 +35,7 @@ class CocoDataModule(L.LightningDataModule):
     Args:
         root: Folder that relative paths of ``train`` and ``val`` start from.
         train: Images to learn from.
-        val: Images to evaluate on.
+        val: Images to evaluate on; None where there are none.
         classes: Names of the K classes in label order. They must be the categories of the training file, by name; the
             validation file may lack some and number them in its own way.
         batch_size: Training images per process.
@@ -64,7 +64,7 @@ class CocoDataModule(L.LightningDataModule):
         *,
         root: str | Path,
         train: Split,
-        val: Split,
+        val: Split | None,
         classes: Sequence[str],
         batch_size: int,
         eval_batch_size: int,
@@ -90,11 +90,10 @@ class CocoDataModule(L.LightningDataModule):
             raise ValueError(f"crowd is {crowd!r}: {get_args(Crowd)} are known")
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
-        self.train, self.val = train.below(root), val.below(root)
+        self.train, self.val = train.below(root), None if val is None else val.below(root)
         self.classes = tuple(classes)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.mean, self.std = tuple(mean), tuple(std)
-        self.val_annotations = self.val.annotation_file
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._workers, self._pin_memory = workers, pin_memory
         self._seed, self._flip = seed, flip
@@ -113,13 +112,41 @@ class CocoDataModule(L.LightningDataModule):
 
     @cached_property
     def val_set(self) -> CocoDataset:
-        """The validation images, read on first use."""
-        return self._read(self.val, flip=0.0, augmentation=PAPER, may_lack_classes=True)
+        """The validation images, read on first use.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        return self._read(self.val_split, flip=0.0, augmentation=PAPER, may_lack_classes=True)
+
+    @property
+    def val_split(self) -> Split:
+        """The images to evaluate on.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.val is None:
+            raise ValueError("data.val is null, so there are no images to evaluate on: name a data set with data=…")
+        return self.val
+
+    @property
+    def val_annotations(self) -> Path:
+        """The validation file.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        return self.val_split.annotation_file
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The validation file's category id of each label; a free id for a class that the file lacks."""
-        return self.val_set.annotations.category_ids
+        """The validation file's category id of each label; a free id for a class that the file lacks.
+
+        Without a validation file they are those of the training file.
+        """
+        images = self.train_set if self.val is None else self.val_set
+        return images.annotations.category_ids
 
     @property
     def val_image_ids(self) -> tuple[int, ...]:
@@ -144,7 +171,8 @@ class CocoDataModule(L.LightningDataModule):
             AnnotationError: For a bad annotation file.
             ImageError: If the first image is not there.
         """
-        log.debug("%d validation images", len(self.val_set))
+        if self.val is not None:
+            log.debug("%d validation images", len(self.val_set))
         if stage in ("fit", None):
             log.debug("%d training images", len(self.train_set))
 
@@ -157,12 +185,22 @@ class CocoDataModule(L.LightningDataModule):
         if self._sampler is not None:
             self._sampler.set_position(epoch, batch)
 
+    def num_train_batches(self, world: int) -> int:
+        """Training batches of each of ``world`` ranks in an epoch.
+
+        Raises:
+            ValueError: If there are fewer batches than ranks.
+        """
+        sizes = self.train_set.sizes
+        return len(TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world))
+
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled training batches of this rank; yields ``Batch``."""
         rank, world = self._rank_and_world()
         self._sampler = TrainBatchSampler(
             self.train_set.sizes, batch_size=self._batch_size, seed=self._seed, rank=rank, world=world
         )
+        self._sampler.repeats = getattr(self.trainer, "overfit_batches", 0) > 0
         self._sampler.set_position(*self._position)
         return self._loader(self.train_set, self._sampler)
 

@@ -38,6 +38,9 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         rank: This process, in [0, world).
         world: Number of processes.
 
+    Attributes:
+        repeats: Whether every epoch has the batches of the first one, to overfit them.
+
     Raises:
         ValueError: If there are fewer batches than ranks.
     """
@@ -52,6 +55,7 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         self._world = world
         self._epoch = 0
         self._first_batch = 0
+        self.repeats = False
         wide = int(self._is_wide.sum())
         num_batches = sum(-(-count // batch_size) for count in (wide, len(sizes) - wide))
         if num_batches < world:
@@ -79,7 +83,7 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         return self._length
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch = self._epoch
+        epoch = 0 if self.repeats else self._epoch
         batches = self._batches(epoch)[self._first_batch :]
         return iter([[Draw(epoch, index) for index in batch] for batch in batches])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from r3cnn.evaluation.metrics_format import Metrics
+from r3cnn.evaluation.metrics_format import FIGURES, Metrics, Stats
 from r3cnn.evaluation.records import ImageRecord, ResultEntry, entries_of
 
 
@@ -37,6 +37,19 @@ class EvaluationResult:
             for image_id, record in self.records.items()
             for entry in entries_of(image_id, record.loops[loop], record.size, self.category_ids)
         ]
+
+
+def unvalidated(loops: int, category_ids: tuple[int, ...]) -> EvaluationResult:
+    """Of a run without validation: no image was looked at, and every figure is undefined.
+
+    Args:
+        loops: Evaluation loops of the network.
+        category_ids: Id of each label.
+    """
+    nothing: dict[str, Stats] = {kind: dict.fromkeys(FIGURES) for kind in ("box", "mask")}
+    by_loop = {str(loop): nothing for loop in range(1, loops + 1)}
+    metrics: Metrics = {**nothing, "per_class": {}, "loops": by_loop, "images": {"seen": 0, "total": 0}}  # type: ignore[typeddict-item]
+    return EvaluationResult(metrics, {}, category_ids)
 
 
 def write_metrics(result: EvaluationResult, path: Path) -> None:

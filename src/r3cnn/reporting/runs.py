@@ -102,8 +102,11 @@ def _read_metrics(path: Path) -> Metrics:
 
 def _data_name(data: Mapping[str, object]) -> str:
     """Name of the data set's folder and of the annotation file: runs on another part of a data set must not mix."""
+    name = Path(str(data["root"])).name
+    if data["val"] is None:
+        return f"{name} without validation".strip()
     annotations = Path(str(_mapping(data["val"])["annotations"]))
-    return f"{Path(str(data['root'])).name} {annotations.stem}".strip()
+    return f"{name} {annotations.stem}".strip()
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -149,7 +149,8 @@ def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, Shape]]:
 def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
     """The entries of a checkpoint of ours; ``mapped`` leaves the tensors on the disk until they are used."""
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        others = sorted(other.name for other in path.parent.glob("*.ckpt"))
+        raise FileNotFoundError(f"no checkpoint at {path}" + (f"; there are {', '.join(others)}" if others else ""))
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is damaged or no checkpoint of ours, which is a zip archive; {FOREIGN}")
     try:

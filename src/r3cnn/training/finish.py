@@ -10,7 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from r3cnn.evaluation.coco_ap import EvaluationResult
+from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
 from r3cnn.training.module import TrainingModule, flat_ap
 
 
@@ -28,15 +28,17 @@ def evaluate_final_weights(
         data: What it trained with.
         checkpoints: Folder of the checkpoints.
 
-    Raises:
-        ValueError: When validation is switched off, so that there is nothing to report.
+    Returns:
+        The score; without validation one that is undefined throughout, with the final weights as the best ones.
     """
     last = checkpoints / "last.ckpt"
     trainer.save_checkpoint(last)
-    if module.result is None or module.result_step != trainer.global_step:
+    if trainer.limit_val_batches == 0:
+        module.result = unvalidated(len(module.model.schedule.eval_heads), module.info.category_ids)
+    elif module.result is None or module.result_step != trainer.global_step:
         trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
-        raise ValueError("there is no validation result: trainer.limit_val_batches must not be 0")
+        raise ValueError("Lightning has not validated the final weights")
     if trainer.is_global_zero:
         scores = {f"val/{name}": value for name, value in flat_ap(module.result.metrics).items()}
         for callback in trainer.checkpoint_callbacks:

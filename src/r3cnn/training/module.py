@@ -41,6 +41,7 @@ class EvaluationModule(lightning.LightningModule):
     """Runs a detector over the validation images and scores it after every loop.
 
     Attributes:
+        metric: Scores what is found; None where there is nothing to score it with.
         result: Outcome of the last validation, None before the first one.
         result_step: Optimizer step of the weights that ``result`` speaks of.
         options: What is looked at beside the detections of every loop.
@@ -48,7 +49,7 @@ class EvaluationModule(lightning.LightningModule):
         validation_rois: Counts the RoIs of every evaluation loop, if set.
     """
 
-    def __init__(self, model: RCNN, metric: CocoAP, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: RCNN, metric: CocoAP | None, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
         self.metric = metric
@@ -59,6 +60,12 @@ class EvaluationModule(lightning.LightningModule):
         self.handed_out: tuple[int, ...] | None = None
         self.validation_rois: RoiStatistics | None = None
 
+    @property
+    def _metric(self) -> CocoAP:
+        if self.metric is None:
+            raise ValueError("there is nothing to score detections with: this run has no validation data")
+        return self.metric
+
     def normalized(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 network input of a batch that lies on the device."""
         return normalize_images(batch.images, batch.canvas, self.preprocessing.mean, self.preprocessing.std)
@@ -67,7 +74,7 @@ class EvaluationModule(lightning.LightningModule):
         """Notes which images this rank is given."""
         batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
         self.handed_out = handed_out(self.trainer.val_dataloaders, batches)
-        self.metric.start(self.handed_out)
+        self._metric.start(self.handed_out)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Detects after every loop in one backbone pass per view and hands the outcome to the metric."""
@@ -76,13 +83,13 @@ class EvaluationModule(lightning.LightningModule):
         found = self.model.inspect(self.normalized(batch), batch.sizes, self.options.views, self.options.score_fusions)
         if self.validation_rois is not None:
             self.validation_rois.update(batch, found.traces)
-        self.metric.update(batch, found.detections, fused=found.fused, candidates=found.candidates)
+        self._metric.update(batch, found.detections, fused=found.fused, candidates=found.candidates)
 
     def on_validation_epoch_end(self) -> None:
         """Scores the detections of all ranks and logs the AP of every loop."""
-        self.result = self.metric.compute()
+        self.result = self._metric.compute()
         self.result_step = self.global_step
-        self.metric.reset()
+        self._metric.reset()
         self.log_dict({f"val/{name}": value for name, value in flat_ap(self.result.metrics).items()})
 
 
@@ -135,7 +142,7 @@ class TrainingModule(EvaluationModule):
         training_rois: Counts the RoIs of every training loop, if set.
     """
 
-    def __init__(self, model: RCNN, metric: CocoAP, info: CheckpointInfo, settings: TrainingSettings) -> None:
+    def __init__(self, model: RCNN, metric: CocoAP | None, info: CheckpointInfo, settings: TrainingSettings) -> None:
         super().__init__(model, metric, info.preprocessing)
         self.info = info
         self.settings = settings

@@ -11,6 +11,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
+from r3cnn.evaluation.metrics_format import FIGURES
 from r3cnn.evaluation.roi_report import RoiReport
 from r3cnn.training.module import EvaluationModule
 from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE, RoiLog
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 STEP = "trainer/global_step"
 LOOP = "by_loop/loop"  # the x-axis of what is logged once per loop, when a run is over
 BY_LOOP = ("by_loop/box_ap", "by_loop/mask_ap", "by_loop/roi_balance_train", "by_loop/roi_balance_val")
-STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
 class WandbReport(Callback):
@@ -111,4 +111,4 @@ def ap_names(num_loops: int) -> Iterator[str]:
     """Names of all logged AP, of the result and after every loop."""
     for place in ("", *(f"loop{loop}/" for loop in range(1, num_loops + 1))):
         for kind in ("box", "mask"):
-            yield from (f"val/{place}{kind}_{name}" for name in STATS)
+            yield from (f"val/{place}{kind}_{name}" for name in FIGURES)

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import config_folder, register_resolvers
-from r3cnn.cli.job_checks import check_job
+from r3cnn.cli.job_checks import _network, check_job, check_lengths
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,6 +85,26 @@ def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
         ("lr_schedule.milestones=[0.9,0.1]", "lr_schedule: .*milestones must be >= 0 and ascending"),
         ("model.roi_heads.detection.nms_threshold=0", r"nms_threshold must be in \(0, 1\], got 0"),
         ("backbone.depth=42", "depth must be one of .*, got 42"),
+        ("trainer.precision=fp16", "trainer.precision is 'fp16': .*bf16-mixed"),
+        ("trainer.max_time=2592000", "trainer.max_time is 2592000: DD:HH:MM:SS in quotes .* '12:00:00:00'"),
+        ("trainer.max_time='1:00'", "trainer.max_time is '1:00': .*DD:HH:MM:SS"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch is 0: a whole number >= 1"),
+        ("trainer.num_sanity_val_steps=many", "trainer.num_sanity_val_steps is 'many': a whole number >= -1"),
+        ("trainer.gradient_clip_val=much", "trainer.gradient_clip_val is 'much': .*int or a float"),
+        ("trainer.profiler=simpel", "trainer.profiler is 'simpel': .*simple"),
+        ("trainer.strategy=dpp", "trainer.strategy is 'dpp': did you mean ddp"),
+        ("trainer.accelerator=gpuu", "trainer.accelerator is 'gpuu': did you mean gpu"),
+        ("backward=by_lop", "backward must be one of .*, got 'by_lop'"),
+        ("optimizer.factory.weight_decay=-1", "optimizer.factory: Invalid weight_decay"),
+        ("callbacks.best.mode=best", "callbacks.best: .*min, max but got best"),
+        ("callbacks.last.every_n_train_steps=-1", "callbacks.last: .*every_n_train_steps=-1"),
+        ("logger.csv.flush_every=0", "logger.csv: .*flush_every must be >= 1"),
+        ("callbacks.best.monitor=mask_ap", "callbacks.best.monitor is 'mask_ap', which nothing logs: .*val/mask_ap"),
+        ("callbacks.best.monitor=val_loss", "which nothing logs: one such as val/mask_ap"),
+        ("callbacks.best.monitor=val/loop4/box_ap", "which nothing logs: did you mean val/loop"),
+        ("callbacks.best.monitor=val/class/disc/box_ap", "which nothing logs"),
+        ("callbacks.best.mode=min", "callbacks.best.mode is min: val/mask_ap is better the other way, max"),
+        ("callbacks.best.monitor=train/loop2/box", "callbacks.best.mode is max: .* the other way, min is needed"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name_value_and_what_is_expected(
@@ -94,6 +114,54 @@ def test_what_cannot_work_is_refused_by_name_value_and_what_is_expected(
     assert isinstance(config, DictConfig)
     with pytest.raises(ValueError, match=expected):
         check_job(config)
+
+
+@pytest.mark.parametrize(
+    "monitor",
+    ["val/box_ap50", "val/loop3/mask_ap", "val/class/circle/mask_ap", "train/loss", "train/loop1/roi_balance"],
+)
+def test_everything_that_a_run_logs_may_be_monitored(sound: DictConfig, monitor: str) -> None:
+    mode = "min" if monitor == "train/loss" else "max"
+    check_job(OmegaConf.merge(sound, {"callbacks": {"best": {"monitor": monitor, "mode": mode}}}))
+
+
+def test_what_a_callback_of_the_users_own_may_log_is_not_refused() -> None:
+    own = "+callbacks.own._target_=lightning.pytorch.callbacks.LearningRateMonitor"
+    check_job(demo("callbacks.best.monitor=lr-AdamW", own))
+
+
+def test_early_stopping_by_ap_needs_a_validation() -> None:
+    with pytest.raises(ValueError, match=r"callbacks\.early_stopping\.monitor is 'val/mask_ap', but .* no validation"):
+        check_job(demo("callbacks=early_stopping", "trainer.limit_val_batches=0"))
+
+
+def test_an_interval_longer_than_an_epoch_is_refused_before_the_pictures_are_drawn(tmp_path: Path) -> None:
+    per_epoch = ("trainer.check_val_every_n_epoch=1", f"data.root={tmp_path}/nowhere")  # 400 images, 4 per step
+    check_lengths(demo(*per_epoch, "trainer.val_check_interval=100"))
+    check_lengths(demo("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=500"))
+    with pytest.raises(ValueError, match=r"trainer\.val_check_interval is 101, an epoch has 100 batches"):
+        check_lengths(demo(*per_epoch, "trainer.val_check_interval=101"))
+    with pytest.raises(ValueError, match=r"trainer\.limit_train_batches is 0.005 of 100 batches, which is none: 0.01"):
+        check_lengths(demo(*per_epoch, "trainer.val_check_interval=1.0", "trainer.limit_train_batches=0.005"))
+
+
+def test_an_interval_is_compared_with_the_images_that_are_there(shapes_root: Path) -> None:
+    there = (f"data.root={shapes_root}", "data.prepare.train=40", "data.prepare.val=20", "data.train.limit=12")
+    with pytest.raises(ValueError, match=r"trainer\.val_check_interval is 9, an epoch has [3-5] batches"):
+        check_lengths(demo(*there, "trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=9"))
+
+
+def test_a_check_builds_a_network_once_for_all_jobs_that_share_it_and_says_and_writes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = f"output_dir={tmp_path}/out"
+    loggers = ("logger=csv_tensorboard", "trainer.precision=16-mixed", "trainer.profiler=pytorch")
+    check_job(demo(folder, "seed=1", *loggers))
+    before = _network.cache_info().misses
+    check_job(demo(folder, "seed=2", *loggers))
+    assert _network.cache_info().misses == before
+    assert list(tmp_path.iterdir()) == []
+    assert (caplog.records, list(recwarn)) == ([], [])
 
 
 def test_a_plug_in_for_blocks_is_refused_where_the_backbone_has_none() -> None:

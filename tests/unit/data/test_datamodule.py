@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 from dataclasses import replace
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -266,3 +267,21 @@ def test_a_rank_without_an_evaluation_batch_of_its_own_repeats_one(make):
     data = make()
     data.trainer = Trainer()
     assert [batch.image_ids for batch in data.val_dataloader()] == [(7, 8)]
+
+
+def test_the_trainer_says_whether_every_epoch_has_the_first_batches(make):
+    def draws(data, epoch):
+        data.set_position(epoch, 0)
+        return list(data.train_dataloader().batch_sampler)
+
+    plain, overfit = make(batch_size=2), make(batch_size=2)
+    overfit.trainer = lightning.Trainer(overfit_batches=1, accelerator="cpu", logger=False, barebones=True)
+    assert draws(overfit, 5) == draws(overfit, 0) == draws(plain, 0) != draws(plain, 5)
+
+
+def test_without_validation_images_ids_are_those_of_the_training_file_and_only_who_needs_images_is_told(make):
+    data = make(val=None)
+    data.setup("fit")
+    assert data.category_ids == data.train_set.annotations.category_ids
+    with pytest.raises(ValueError, match=r"data\.val is null"):
+        data.val_dataloader()

@@ -55,6 +55,16 @@ def test_a_resumed_epoch_continues_at_its_batch_and_the_next_one_is_whole():
     assert list(resumed) == list(whole)
 
 
+def test_batches_to_overfit_are_those_of_the_first_epoch_wherever_a_run_is_resumed():
+    first, later = train_sampler(), train_sampler()
+    later.repeats = True
+    later.set_position(3, 2)
+    later.set_epoch(3)
+    assert list(later) == list(first)[2:]
+    later.set_epoch(4)
+    assert list(later) == list(first)
+
+
 def test_a_position_outside_the_epoch_is_refused():
     with pytest.raises(ValueError, match="batch 7: an epoch has 6 batches"):
         train_sampler().set_position(0, 7)
