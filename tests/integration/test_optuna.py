@@ -18,7 +18,6 @@ SEARCH = (
     "hydra/sweeper=optuna",
     "hydra.sweeper.sampler.seed=0",
     "hydra.sweeper.n_jobs=1",
-    "hydra.sweeper.direction=maximize",
     "optimizer.lr=tag(log, interval(1e-4, 1e-2))",
 )
 

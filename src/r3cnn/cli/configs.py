@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 import r3cnn
@@ -57,6 +59,20 @@ def register_resolvers() -> None:
 def as_text(value: str) -> str:
     """What OmegaConf resolves to ``value`` itself, where it would read ``${…}`` or ``???`` as something else."""
     return f"${{text:'{value.encode(*UTF_8).hex()}'}}" if "${" in value or value == "???" else value
+
+
+def search_for_the_highest() -> None:
+    """Makes ``hydra/sweeper=optuna`` look for the highest mask AP unless it is told a direction; its own is the lowest.
+
+    A yaml of the same name cannot replace a configuration that a plug-in has registered.
+    """
+    Plugins.instance()  # registers theirs
+    try:
+        from hydra_plugins.hydra_optuna_sweeper.config import Direction, OptunaSweeperConf
+    except ImportError:
+        return
+    node = OptunaSweeperConf(direction=Direction.maximize)
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node, provider="r3cnn")
 
 
 def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Path:

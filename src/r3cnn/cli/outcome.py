@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -19,6 +18,7 @@ from r3cnn.reporting.console import print_metrics, terminal
 from r3cnn.reporting.curves import plot_training_curves
 from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
+from r3cnn.training.checkpoint_io import link_or_copy
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
@@ -78,15 +78,7 @@ def remove_score(output_dir: Path, resume: Path) -> None:
 @rank_zero_only
 def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
     """Puts the checkpoint that was evaluated beside its metrics, as a hard link where the file system can."""
-    kept, source = output_dir / "checkpoints" / EVALUATED, checkpoint.resolve()
-    if kept.exists() and kept.samefile(source):
-        return
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.unlink(missing_ok=True)
-    try:
-        kept.hardlink_to(source)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, kept)
+    link_or_copy(checkpoint.resolve(), output_dir / "checkpoints" / EVALUATED)
 
 
 def write_outcome(result: EvaluationResult, module: EvaluationModule, output_dir: Path) -> None:

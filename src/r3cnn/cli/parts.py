@@ -35,6 +35,8 @@ Part = TypeVar("Part")
 REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
+MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
+SEVERAL_CHECKPOINTS = "r3cnn.training.checkpoint_io.SeveralCheckpoints"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
@@ -121,7 +123,7 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     built = {}
     for name, node in chosen(config, "callbacks").items():
         try:
-            built[name] = checked(instantiate(plain(node)), Callback, f"callbacks.{name}")
+            built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
         except REFUSALS as error:
             raise ValueError(f"callbacks.{name}: {error}") from error
     unwanted: list[type[Callback]] = []
@@ -130,6 +132,13 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     if config.trainer.get("enable_checkpointing") is False:
         unwanted.append(Checkpoint)
     return {name: each for name, each in built.items() if not isinstance(each, tuple(unwanted))}
+
+
+def keeping_several(callback: Config) -> Config:
+    """A callback's node; where it keeps several checkpoints under one fixed name, one that tells them apart."""
+    is_fixed = "{" not in str(callback.get("filename") or "{")
+    is_several = callback["_target_"] == MODEL_CHECKPOINT and callback.get("save_top_k", 1) not in (0, 1)
+    return {**callback, "_target_": SEVERAL_CHECKPOINTS} if is_several and is_fixed else callback
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:

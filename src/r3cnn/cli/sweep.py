@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,13 +132,12 @@ def returned(jobs: Sequence[Job], failures: Mapping[Path, str], shown_lines: int
 
 
 def mask_ap(path: Path) -> float:
-    """Mask AP in ``result.json``, NaN where it is undefined or the file is of another version of r3cnn."""
+    """Mask AP in ``result.json``; 0, the lowest, where it is undefined, since a search needs a number."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"]
+        return float(json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"])
     except (KeyError, TypeError, ValueError) as error:
-        log.warning("%s has no mask AP: %r", path, error)
-        return math.nan
-    return math.nan if value is None else float(value)
+        log.warning("%s has no mask AP, which counts as 0 in a search: %r", path, error)
+        return 0.0
 
 
 def tail(path: Path, count: int) -> str:

@@ -43,13 +43,11 @@ class FixedSizes:
         if len(sides) != 2 or not all(_is_count(side) for side in sides):
             raise ValueError(f"image_size must be [height, width], whole numbers > 0 in pixels, got {self.image}")
         object.__setattr__(self, "image", sides)  # from a list of a configuration
-        for name, value in (
-            ("batch_size", self.batch),
-            ("proposals", self.proposals),
-            ("detections", self.detections),
-        ):
+        if not _is_count(self.batch):
+            raise ValueError(f"batch_size must be a whole number > 0, got {self.batch!r}")
+        for name, value in (("proposals", self.proposals), ("detections", self.detections)):
             if value is not None and not _is_count(value):
-                raise ValueError(f"{name} must be a whole number > 0, got {value!r}")
+                raise ValueError(f"{name} must be a whole number > 0, or null for as trained, got {value!r}")
 
     @property
     def canvas(self) -> Size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from r3cnn.reporting.panels import COLORS, dress, figure_in
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+log = logging.getLogger(__name__)
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 COLUMNS_PER_ROW = 3
@@ -42,19 +44,20 @@ class Panel:
 def plot_training_curves(metrics_csv: Path, path: Path) -> None:
     """Draws the losses (total, RPN, and per loop raw), the learning rate and the validation AP over the steps.
 
-    What the file has no column for is left out.
+    What the file has no column for is left out; without any of these there is no picture.
 
     Args:
         metrics_csv: As Lightning's CSV logger writes it; needs a column ``step``.
         path: PNG, PDF or SVG file.
 
     Raises:
-        ValueError: If the file has no column ``step`` or none of the known ones.
+        ValueError: If the file has no column ``step``.
     """
     series = read_series(metrics_csv)
     panels = [panel for panel in panels_of(list(series)) if panel.curves]
-    if not panels:
-        raise ValueError(f"{metrics_csv} has no losses, learning rate or AP to draw, only {sorted(series)}")
+    if not panels:  # a run shorter than the interval of logging
+        log.info("%s has no losses, learning rate or AP yet, so there are no curves", metrics_csv)
+        return
     across = min(COLUMNS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     with figure_in(path, 4.4 * across, 3.1 * down) as figure:
@@ -71,7 +74,7 @@ def read_series(metrics_csv: Path) -> dict[str, Series]:
     values: dict[str, dict[float, float]] = {}
     with metrics_csv.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if "step" not in (reader.fieldnames or ()):
+        if "step" not in (reader.fieldnames or ("step",)):  # nothing at all is what a killed run may leave
             raise ValueError(f"{metrics_csv} has no column 'step'")
         for row in reader:
             step = _number(row["step"])

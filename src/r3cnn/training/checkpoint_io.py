@@ -1,11 +1,14 @@
-"""Checkpoint files that are whole or not there."""
+"""Checkpoint files: whole or not there, and several of one name."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 
@@ -42,3 +45,39 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             part.replace(whole)
         finally:
             part.unlink(missing_ok=True)
+
+
+class SeveralCheckpoints(ModelCheckpoint):
+    """Keeps several checkpoints of one fixed name: each has its step and score in its name, the best one that name too.
+
+    Lightning's own would write one after the other into the same file, so that the newest one stayed.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Turns the name into a pattern."""
+        super().setup(trainer, pl_module, stage)
+        if "{" not in str(self.filename):
+            self._plain_name = f"{self.filename}{self.FILE_EXTENSION}"
+            score = "" if self.monitor is None else f"-{{{self.monitor}:.4f}}"
+            self.filename, self.auto_insert_metric_name = f"{self.filename}-{{step}}{score}", False
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            self.name_best(Path(self.best_model_path))
+
+    def name_best(self, path: Path) -> None:
+        """Gives the best checkpoint the fixed name as well."""
+        link_or_copy(path, path.with_name(self._plain_name))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Puts a file under another name as well, as a hard link where the file system can; replaces what is there."""
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
+from r3cnn.training.checkpoint_io import SeveralCheckpoints
 from r3cnn.training.module import TrainingModule, flat_ap
 
 
@@ -66,3 +67,7 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # it may be linked to from the folder of an evaluation, which keeps the old one
         shutil.copyfile(last, path)
+        if isinstance(callback, SeveralCheckpoints):
+            callback.name_best(path)
+            if len(callback.best_k_models) == callback.save_top_k:
+                Path(callback.kth_best_model_path).unlink(missing_ok=True)

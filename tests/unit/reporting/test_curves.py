@@ -1,4 +1,5 @@
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,17 @@ def test_one_column_is_enough(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "curves.png").width < 800
 
 
-def test_a_file_without_any_known_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no losses, learning rate or AP to draw, only \\['other'\\]"):
-        plot_training_curves(write(tmp_path / "metrics.csv", [{"step": 0, "other": 1.0}]), tmp_path / "curves.png")
+@pytest.mark.parametrize("rows", [[{"step": 0, "other": 1.0}], [{"step": 0, "val/mask_ap": math.nan}], None])
+def test_a_run_that_has_logged_nothing_to_draw_yet_has_no_curves(
+    tmp_path: Path, rows: list[dict[str, float]] | None
+) -> None:
+    path = tmp_path / "metrics.csv"
+    if rows is None:
+        path.touch()
+    else:
+        write(path, rows)
+    plot_training_curves(path, tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_a_file_without_steps_is_refused(tmp_path: Path) -> None:

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
+from r3cnn.cli.parts import keeping_several
+from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
+from r3cnn.training.finish import keep_if_best
 
 
 class Breaks:
@@ -39,3 +45,78 @@ def test_the_file_is_never_outside_its_own_folder(tmp_path: Path, monkeypatch: p
 def test_remote_storage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="local file systems only"):
         WholeFileCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt", storage_options={"key": 1})
+
+
+class Scored(lightning.LightningModule):
+    """Logs one of the given scores after every step."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.scores = scores
+
+    def training_step(self, batch: torch.Tensor, batch_index: int) -> torch.Tensor:
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch: torch.Tensor, batch_index: int) -> None:
+        self.log("val/mask_ap", self.scores[self.global_step - 1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder: Path, scores: list[float], **settings: object) -> ModelCheckpoint:
+    target = "lightning.pytorch.callbacks.ModelCheckpoint"
+    best = {"_target_": target, "dirpath": str(folder), "filename": "best", "monitor": "val/mask_ap", "mode": "max"}
+    callback = instantiate(keeping_several({**best, "enable_version_counter": False, **settings}))
+    assert isinstance(callback, ModelCheckpoint)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        max_steps=len(scores),
+        val_check_interval=1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    rows = DataLoader(torch.ones(2, 1))
+    trainer.fit(Scored(scores), rows, rows)
+    return callback
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (1, ["best.ckpt"]),
+        (2, ["best-2-0.5000.ckpt", "best-4-0.4000.ckpt", "best.ckpt"]),
+        (-1, [*(f"best-{step}-0.{ap}000.ckpt" for step, ap in enumerate((1, 5, 3, 4, 2), 1)), "best.ckpt"]),
+    ],
+)
+def test_of_several_checkpoints_under_one_name_the_name_itself_is_that_of_the_best(
+    tmp_path: Path, kept: int, expected: list[str]
+) -> None:
+    fit(tmp_path, [0.1, 0.5, 0.3, 0.4, 0.2], save_top_k=kept)
+    assert names(tmp_path) == expected
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize(("score", "is_best", "steps"), [(0.9, True, {2, 5}), (0.45, False, {2, 4})])
+def test_final_weights_take_the_place_of_the_worst_of_several_if_they_are_the_best(
+    tmp_path: Path, score: float, is_best: bool, steps: set[int]
+) -> None:
+    callback = fit(tmp_path / "checkpoints", [0.1, 0.5, 0.3, 0.4, 0.2], save_top_k=2)
+    (tmp_path / "last.ckpt").write_bytes(b"final")
+    keep_if_best(callback, tmp_path / "last.ckpt", score, step=5)
+    assert {int(name.split("-")[1]) for name in names(tmp_path / "checkpoints") if "-" in name} == steps
+    assert ((tmp_path / "checkpoints" / "best.ckpt").read_bytes() == b"final") == is_best
+
+
+def test_names_of_the_users_own_that_tell_checkpoints_apart_stay(tmp_path: Path) -> None:
+    fit(tmp_path, [0.1, 0.5], save_top_k=2, filename="at_{step}", auto_insert_metric_name=False)
+    assert names(tmp_path) == ["at_1.ckpt", "at_2.ckpt"]
