@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 LONGEST_LABEL = 32
-LONGEST_TAG = 64  # that Weights & Biases takes
 
 # What acts on a terminal or page instead of standing there: control characters, line separators, overrides of the
 # writing direction, halves of surrogate pairs, which no encoding has, and what no XML may hold.

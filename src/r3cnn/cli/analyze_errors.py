@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.outcome import DETECTIONS, ERROR_REPORT, ERRORS, IMAGE_IDS, LOOP_DETECTIONS, METRICS
 from r3cnn.cli.parts import build_data
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.evaluation.error_report import ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.protocol import Protocol
@@ -62,8 +63,9 @@ def analyze_errors(config: DictConfig) -> None:
     output_dir = _output_dir(config)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / ERROR_REPORT).write_text(json.dumps(report, allow_nan=False) + "\n", encoding="utf-8")
-    draw_errors(report, output_dir)
     print_errors(report)
+    with left_out_on_error("pictures of the errors"):
+        draw_errors(report, output_dir)
     print(f"written to {output_dir}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
 
 FILES = {"train": TRAINING_FILE, "val": VALIDATION_FILE}
@@ -36,9 +37,11 @@ def analyze_rois(config: DictConfig) -> None:
         name: read_roi_report(Path(folder) / FILES[config.split]) for name, folder in zip(names, folders, strict=True)
     }
     output_dir = Path(config.output_dir or FOLDER)
-    draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
+    output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / TABLE).write_text(json.dumps(reports, allow_nan=False) + "\n", encoding="utf-8")
     print_roi_tables(reports)
+    with left_out_on_error(PICTURE):
+        draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
     print(f"written to {output_dir}")
 
 

@@ -14,6 +14,7 @@ from r3cnn.benchmarks.timing import machine
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
 from r3cnn.cli.parts import build_data, build_metric, checked
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import InferenceModes, compile_network
@@ -44,8 +45,9 @@ def analyze_speed(config: DictConfig) -> None:
     output_dir = Path(config.output_dir or FOLDER)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    draw_speed(output_dir / REPORT, output_dir / PICTURE)
     print_speed(output_dir / REPORT)
+    with left_out_on_error(PICTURE):
+        draw_speed(output_dir / REPORT, output_dir / PICTURE)
     print(f"written to {output_dir}")
 
 

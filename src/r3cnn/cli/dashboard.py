@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.jobs import job_name
-from r3cnn.cli.outcome import LOOPS, left_out_on_error
+from r3cnn.cli.outcome import LOOPS
 from r3cnn.cli.shown import examples_with_loops
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult
 from r3cnn.schedule import LoopSchedule

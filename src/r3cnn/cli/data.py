@@ -13,12 +13,14 @@ from omegaconf import DictConfig
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
 from r3cnn.cli.parts import build_data, checked
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.checks import AnnotationError
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.inspection import Inspection, inspect, shared_images
 from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
 from r3cnn.data.statistics import statistics_of
+from r3cnn.names import visible
 from r3cnn.training.build import instantiate
 
 if TYPE_CHECKING:
@@ -46,9 +48,10 @@ def check(config: DictConfig) -> None:
     found = inspected(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FOUND).write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    if any(split["statistics"] for split in found.values()):
-        plot_statistics(found, folder / PICTURE)
     print_check(found, config.max_lines)
+    if any(split["statistics"] for split in found.values()):
+        with left_out_on_error(PICTURE):
+            plot_statistics(found, folder / PICTURE)
     print(f"written to {folder / FOUND}")
     if any(split["problems"] for split in found.values()):
         sys.exit(FOUND_PROBLEMS)
@@ -148,7 +151,7 @@ def convert(config: DictConfig) -> None:
     reading = checked(instantiate(plain(config.masks_as)), MaskReading, "masks_as")
     content = convert_masks(Path(config.images), Path(config.masks), reading)
     write_coco(content, Path(config.output))
-    names = [str(category["name"]) for category in content["categories"]]
+    names = [visible(str(category["name"])) for category in content["categories"]]
     print(
         f"{len(content['images'])} images, {len(content['annotations'])} objects, classes {', '.join(names)}: "
         f"{config.output}"

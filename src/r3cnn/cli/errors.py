@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import r3cnn
 from r3cnn.cli.ranks import is_first_on_node, is_one_of_several
+from r3cnn.names import visible_lines
 
 USER_ERROR, OUR_ERROR = 2, 1  # exit statuses
 SHOW_TRACEBACKS = "R3CNN_TRACEBACK"
@@ -61,7 +62,7 @@ def report(error: Exception) -> int:
     if os.environ.get(SHOW_TRACEBACKS, "0") not in ("", "0") or (message is None and is_first):
         traceback.print_exception(error)
     if message is not None and is_first:
-        print(f"r3cnn: {message}", file=sys.stderr)
+        print(f"r3cnn: {visible_lines(message)}", file=sys.stderr)
     return OUR_ERROR if (message is None and is_first) or isinstance(error, JobsFailed) else USER_ERROR
 
 

@@ -20,6 +20,7 @@ from r3cnn.cli.configs import config_folder, register_resolvers, search_for_the_
 from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, prefer_lines_to_tracebacks, report
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
+from r3cnn.cli.terminal import patient_output
 
 log = logging.getLogger(__name__)
 MULTIRUN, VERBOSE = ("-m", "--multirun"), ("-v", "--verbose")
@@ -96,10 +97,11 @@ def usage() -> str:
 def main() -> None:
     """Entry point of the console script."""
     prefer_lines_to_tracebacks()
-    try:
-        start(sys.argv[1:])
-    except Exception as error:
-        sys.exit(report(error))
+    with patient_output():
+        try:
+            start(sys.argv[1:])
+        except Exception as error:
+            sys.exit(report(error))
 
 
 def start(arguments: Sequence[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
 from lightning.fabric.utilities import rank_zero_only
 
 from r3cnn.cli.shown import examples_with_loops
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
 from r3cnn.reporting.console import print_metrics, terminal
@@ -108,16 +107,6 @@ def show_outcome(
         with left_out_on_error("pictures of validation images"):
             draw_pictures(module, data, pictures, num_pictures)
     log.info("written to %s", output_dir)
-
-
-@contextmanager
-def left_out_on_error(part: str) -> Iterator[None]:
-    """Turns an error in what is only shown into a warning: the results are written by then."""
-    try:
-        yield
-    except Exception as error:
-        log.warning("left out %s: %s: %s", part, type(error).__name__, error)
-        log.debug("this is why", exc_info=error)
 
 
 def _print_tables(result: EvaluationResult) -> None:

@@ -31,12 +31,12 @@ def run(config: DictConfig) -> None:
     tables = tables_of(paper, names, records, with_empty=config.table != ALL)
     differences = differences_of(paper, names, records, config.significance) if config.significance.resamples else []
     shown = [*tables, *differences]
-    print_report(runs, shown)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / MARKDOWN).write_text(to_markdown(runs, shown), encoding="utf-8")
     (output_dir / LATEX).write_text(to_latex(shown), encoding="utf-8")
     write_page(output_dir / PAGE, runs, tables, differences, config.html)
+    print_report(runs, shown)
     for file in (MARKDOWN, LATEX, PAGE):
         print(f"written to {output_dir / file}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from r3cnn.names import visible
 from r3cnn.reporting.tables import Cell, Column, Table, marks
 
 SPECIAL = {
@@ -23,6 +25,7 @@ SPECIAL = {
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
 }
+SPECIAL_LETTERS = str.maketrans(SPECIAL)
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,landscape,margin=15mm]{geometry}
 \usepackage[T1]{fontenc}
@@ -32,15 +35,15 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage{caption}
 \usepackage{graphicx}
 \setlength{\parindent}{0pt}
-\begin{document}
 """
+BEGIN = "\\begin{document}\n"
 END = "\\end{document}\n"
 
 
 def to_latex(tables: Sequence[Table]) -> str:
     """Content of ``report.tex``; compiles by itself."""
     body = "\n".join(map(latex_table, tables)) or "No run measures a row of the paper's tables.\n"
-    return f"{PREAMBLE}\n{body}\n{END}"
+    return f"{PREAMBLE}{_declared(body)}{BEGIN}\n{body}\n{END}"
 
 
 def latex_table(table: Table) -> str:
@@ -69,8 +72,17 @@ def latex_table(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text that LaTeX prints as it is."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    """Plain text that LaTeX prints as it is, on one line, without ligatures of punctuation."""
+    parts = re.split(r"(?<=-)(?=-)|(?<=,)(?=,)|^(?=[\[*])", visible(text))  # the last would end the line before
+    return "{}".join(part.translate(SPECIAL_LETTERS) for part in parts)
+
+
+def _declared(body: str) -> str:
+    """Lets pdfLaTeX, which has no fonts for letters beyond Latin, print their codes; LuaLaTeX and XeLaTeX have some."""
+    letters = sorted({letter for letter in body if letter > "\u017f"})
+    codes = [f"{ord(letter):04X}" for letter in letters]
+    lines = [rf"  \DeclareUnicodeCharacter{{{code}}}{{\texttt{{U+{code}}}}}" for code in codes]
+    return "\n".join([r"\ifdefined\DeclareUnicodeCharacter", *lines, r"\fi", ""]) if lines else ""
 
 
 def _cell(cell: Cell) -> str:

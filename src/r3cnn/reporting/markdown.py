@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from r3cnn.names import visible
 from r3cnn.reporting.report import TITLE, TextTable, cost_table, loop_table, summary_table
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import Cell, Column, Table, mark, marks
 
-ESCAPED = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|~"})
+ESCAPED = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|~$"})
+ENTITY_OR_END = re.compile(r"&(?=#?\w+;)|#(?=#*\s*$)")  # of a heading, which may end with number signs
 
 
 def to_markdown(runs: Sequence[Run], tables: Sequence[Table] = ()) -> str:
@@ -50,8 +53,8 @@ def _marks(notes: tuple[int, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text that Markdown shows as it is."""
-    return text.translate(ESCAPED)
+    """Plain text that Markdown shows as it is, on one line."""
+    return ENTITY_OR_END.sub(r"\\\g<0>", visible(text).translate(ESCAPED))
 
 
 def _grid(table: TextTable) -> str:

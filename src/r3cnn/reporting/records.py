@@ -136,11 +136,12 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        content = path.read_bytes()
+        found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} has no {FILE}: no training run has finished there") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no record of a run: {error}") from error
     try:
-        found = msgspec.json.decode(content)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             got = found.get("format") if isinstance(found, dict) else found
             raise ValueError(f"{path} has format {got!r}, this version of r3cnn reads {FORMAT}")

@@ -74,7 +74,7 @@ class CsvLogger(Logger):
         if not known or any(key not in known for row in rows for key in row):
             self._write([*self._read(), *rows])
             return
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, known).writerows(rows)
 
     @rank_zero_only
@@ -85,19 +85,19 @@ class CsvLogger(Logger):
     def _columns(self) -> list[str]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader(file), [])
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
         columns = sorted({key for row in rows for key in row} - {"step"})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        with self.path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows(rows)

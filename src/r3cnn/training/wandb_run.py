@@ -15,12 +15,14 @@ from typing import Literal
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from r3cnn.names import shortened
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
 
 log = logging.getLogger(__name__)
 JobType = Literal["train", "evaluate"]
 ID_BYTES = 8
+LONGEST_NAME, LONGEST_TAG = 128, 64  # that the library takes
 FOLDER = "wandb"  # the library's own name for its files in a run's folder
 
 
@@ -126,10 +128,10 @@ class WandbRun(WandbLogger):
             save_dir=folder,
             project=project,
             entity=entity,
-            name=name or facts.name,
-            group=group or facts.group,
+            name=shortened(name or facts.name, LONGEST_NAME),
+            group=shortened(group or facts.group, LONGEST_NAME),
             job_type=facts.job_type,
-            tags=[*dict.fromkeys((*facts.tags, *tags))],
+            tags=[*dict.fromkeys(shortened(str(tag), LONGEST_TAG) for tag in (*facts.tags, *tags) if tag)],
             config=dict(facts.config),
             allow_val_change=True,  # a run may be continued with more steps
             id=run_id(self._id_file, is_continued=facts.is_continued),

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import r3cnn
+from r3cnn.names import visible
 from r3cnn.reporting.figures import iou_color
 from r3cnn.reporting.html.pictures import PictureSettings, ReadImage
 from r3cnn.reporting.html.runs import page_runs, runs_table
@@ -59,7 +60,12 @@ def write_html(
         read_image: (3, H, W) uint8 RGB of an image file; raises ValueError where it cannot be read.
     """
     environment = Environment(
-        loader=PackageLoader(PACKAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(PACKAGE),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"mark": mark, "marks": marks, "heading_groups": heading_groups, "sort_value": sort_value}
     script, numbered = _resource("report.js"), page_runs(runs)
@@ -78,6 +84,11 @@ def write_html(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+
+
+def _shown(value: object) -> object:
+    """What stands on the page for a value: all of a text, and markup as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def heading_groups(table: Table) -> list[tuple[str, int]]:
