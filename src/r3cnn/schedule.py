@@ -156,6 +156,12 @@ def eval_heads(loops: int | None, heads: Sequence[int] | None, schedule: LoopSch
     if loops is not None and (not isinstance(loops, int) or isinstance(loops, bool) or loops < 1):
         raise ValueError(f"eval_loops must be a whole number >= 1, got {loops!r}")
     if heads is not None:
+        if (
+            isinstance(heads, str)
+            or not isinstance(heads, Sequence)
+            or not all(isinstance(each, int) for each in heads)
+        ):
+            raise ValueError(f"eval_heads must be a list of head indices such as [0,0,0], got {heads!r}")
         if loops is not None and loops != len(heads):
             raise ValueError(f"eval_loops={loops} contradicts eval_heads={list(heads)}: give one of them")
         return list(heads)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Cli, Train
+from tiny_runs import TINY_RUN, Cli, Train
 
 SHAPES = ("data=shapes", "data.prepare.train=8", "data.prepare.val=3")
 
@@ -78,3 +78,43 @@ def test_switches_of_the_trainer_work_together(train_tiny: Train) -> None:
 def test_a_fast_dev_run_takes_one_step(train_tiny: Train) -> None:
     folder = train_tiny("trainer.fast_dev_run=true", "pictures=0")
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_every_command_finishes_for_a_run_too_short_to_log_a_loss_and_images_without_an_object(
+    cli: Cli, shapes_root: Path, tmp_path: Path
+) -> None:
+    content = json.loads((shapes_root / "annotations" / "instances_val.json").read_text())
+    images = content["images"][:2]
+    (tmp_path / "empty.json").write_text(json.dumps({**content, "images": images, "annotations": []}))
+    run = tmp_path / "run"
+    cli(
+        "train",
+        *(setting for setting in TINY_RUN if not setting.startswith("data.prepare")),
+        "data=custom",
+        f"data.root={shapes_root}",
+        "data.train.images=train",
+        "data.train.annotations=annotations/instances_train.json",
+        "data.val.images=val",
+        f"data.val.annotations={tmp_path}/empty.json",
+        "trainer.log_every_n_steps=10",
+        "trainer.max_steps=2",
+        "model.roi_heads.detection.score_threshold=0.999",
+        f"output_dir={run}",
+    )
+    assert without_ap(run)
+    assert json.loads((run / "detections.json").read_text()) == []
+    assert "train/loss" not in (run / "metrics.csv").read_text()
+    assert not (run / "pictures" / "training_curves.png").exists()
+    checkpoint = f"checkpoint={run}/checkpoints/best.ckpt"
+    cli("evaluate", checkpoint, "pictures=1", "evaluation.recall_at=[10]", f"output_dir={tmp_path}/evaluated")
+    assert json.loads((tmp_path / "evaluated" / "metrics.json").read_text())["mask"]["ap"] is None
+    cli("predict", checkpoint, f"source={shapes_root}/val/{images[0]['file_name']}", f"output_dir={tmp_path}/found")
+    assert json.loads((tmp_path / "found" / "detections.json").read_text()) == []
+    cli("report", f"runs=[{run},{tmp_path}/evaluated]", f"output_dir={tmp_path}/report")
+    cli("report", f"runs={run}", "table=all", f"output_dir={tmp_path}/tables")
+    assert (tmp_path / "report" / "report.html").is_file()
+    cli("analyze", "errors", f"run={run}")
+    assert (run / "errors" / "errors.json").is_file()
+    for split in ("train", "val"):
+        cli("analyze", "rois", f"runs=[{run}]", f"split={split}", f"output_dir={tmp_path}/rois_{split}")
+        assert (tmp_path / f"rois_{split}" / "roi_histograms.png").is_file()

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
 from r3cnn.benchmarks.timing import machine
-from r3cnn.cli.configs import Config, plain
+from r3cnn.cli.configs import Config, path_of, plain
 from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
 from r3cnn.cli.parts import build_data, build_metric, checked
 from r3cnn.cli.terminal import left_out_on_error
@@ -53,7 +53,7 @@ def analyze_speed(config: DictConfig) -> None:
 
 def measured(config: DictConfig) -> Config:
     """Content of ``speed.json``."""
-    model, info = restore_model(Path(config.checkpoint), config.trusted_packages)
+    model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     settings = settings_of(config.curves, model.schedule)
     data_config = data_for(info, with_own_cache(info.data), config)
     if config.images is not None and data_config["val"] is not None:

@@ -120,6 +120,18 @@ def set_classes(config: DictConfig, classes: Sequence[str]) -> None:
     OmegaConf.update(config, "data.classes", [as_text(name) for name in classes])
 
 
+def path_of(config: DictConfig, key: str) -> Path:
+    """The path that a setting names.
+
+    Raises:
+        ValueError: For null, a list or anything else that is no path.
+    """
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError(f"{key} is {value!r}: the path of a file or folder is needed")
+    return Path(str(value))
+
+
 def plain(node: object) -> Config:
     """Resolved plain copy of a mapping node.
 

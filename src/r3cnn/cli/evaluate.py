@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
-from r3cnn.cli.configs import Config, plain, settle
+from r3cnn.cli.configs import Config, path_of, plain, settle
 from r3cnn.cli.dashboard import evaluation_facts, report_outcome
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.outcome import keep_evaluated, remove_evaluation, show_outcome, write_outcome
@@ -22,13 +22,13 @@ from r3cnn.training.module import EvaluationModule
 def run(config: DictConfig) -> None:
     """Evaluates one checkpoint."""
     trusted = config.trusted_packages
-    model, info = restore_model(Path(config.checkpoint), trusted)
+    checkpoint = path_of(config, "checkpoint")
+    model, info = restore_model(checkpoint, trusted)
     set_modes(model, config)
     is_own_data = config.get("data") is not None
     _reuse_missing_train_split(config)
     output_dir = settle(config, known_classes=info.classes)
     data_config = data_for(info, plain(config.data) if is_own_data else with_own_cache(info.data), config)
-    save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
     lightning.seed_everything(config.seed, verbose=False)
 
     if not is_own_data:
@@ -38,12 +38,15 @@ def run(config: DictConfig) -> None:
     module = EvaluationModule(model, build_metric(plain(config.evaluation), data), preprocessing)
     module.options = evaluation_options(config.evaluation)
     trainer = build_trainer(config, evaluation_facts(config, model.schedule))
+    if trainer.limit_val_batches == 0:
+        raise ValueError("trainer.limit_val_batches is 0, with which nothing is evaluated")
+    save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
     remove_evaluation(output_dir)
     trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
-        raise ValueError(f"trainer.limit_val_batches is {config.trainer.limit_val_batches}: nothing was evaluated")
+        raise RuntimeError("Lightning has evaluated nothing")
     if trainer.is_global_zero:
-        keep_evaluated(Path(config.checkpoint), output_dir)
+        keep_evaluated(checkpoint, output_dir)
         write_outcome(module.result, module, output_dir)
         show_outcome(module.result, module, data, output_dir, config.pictures)
         report_outcome(trainer, module, data, module.result, output_dir)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from r3cnn import __version__
+from r3cnn.cli.configs import path_of
 from r3cnn.cli.predict import image_files
 from r3cnn.data.loading import read_image
 from r3cnn.data.scenes import draw_scene
@@ -36,14 +37,15 @@ def run(config: DictConfig) -> None:
         ValueError: If it does not, or for a setting that makes no sense.
     """
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every empty list
-    output = Path(config.output)
+    output = path_of(config, "output")
     checked_format(config.format, output)
-    model, info = restore_model(Path(config.checkpoint), config.trusted_packages)
+    model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
     image_size = info.preprocessing.image_size if config.image_size is None else config.image_size
     sizes = FixedSizes(image_size, config.batch_size, config.proposals, config.detections)
     model = with_sizes(model, sizes)
-    images = list(example_images(config.example, sizes.image))
+    source = None if config.example is None else path_of(config, "example")
+    images = list(example_images(source, sizes.image))
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f"{output.stem}.draft{output.suffix}")
     try:
@@ -96,9 +98,9 @@ def describe(model: RCNN, info: CheckpointInfo, sizes: FixedSizes) -> dict[str, 
     }
 
 
-def example_images(source: str | None, limit: Size) -> Iterator[Tensor]:
+def example_images(source: Path | None, limit: Size) -> Iterator[Tensor]:
     """(3, h, w) uint8 images as large as ``limit`` allows: those of ``source``, or drawn shapes."""
-    for image in drawn_images() if source is None else map(read_image, image_files(Path(source))):
+    for image in drawn_images() if source is None else map(read_image, image_files(source)):
         height, width = image.shape[-2:]
         scale = min(limit[0] / height, limit[1] / width)
         size = (max(round(height * scale), 1), max(round(width * scale), 1))

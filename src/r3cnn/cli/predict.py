@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from PIL import Image
 
-from r3cnn.cli.configs import plain, settle
+from r3cnn.cli.configs import path_of, plain, settle
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.parts import chosen_views, save_config
 from r3cnn.data.loading import ImageError, read_image
@@ -65,7 +65,7 @@ def load_predictor(config: DictConfig) -> Predictor:
     Raises:
         ValueError: If the checkpoint is refused, or one of them makes no sense.
     """
-    model, info = restore_model(Path(config.checkpoint), config.trusted_packages)
+    model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     set_modes(model, config)
     if config.image_size is not None:
         preprocessing = replace(info.preprocessing, image_size=tuple(config.image_size))

@@ -60,7 +60,8 @@ def _draw_curves(kinds: Kinds, path: Path) -> None:
                         axes.plot(recall, curve, line, color=color, linewidth=1.4, label=f"loop {name}, IoU {iou}")
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.02)
-            axes.legend(frameon=False, fontsize=7.5)
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=7.5)
             dress(axes, f"{kind}: precision over recall, mean of the classes", "recall")
 
 

@@ -44,13 +44,18 @@ TRUSTED_TARGETS = (
 WHOLE_PACKAGE = ".*"
 
 
-def trusted_targets(packages: str | Sequence[str] = ()) -> tuple[str, ...]:
+def trusted_targets(packages: str | Sequence[str] | None = ()) -> tuple[str, ...]:
     """What a checkpoint's network may be built from.
 
     Args:
-        packages: Packages of the user's own that may be used as a whole; one name stands for itself.
+        packages: Packages of the user's own that may be used as a whole; one name stands for itself, None for none.
+
+    Raises:
+        ValueError: For anything but names.
     """
-    names = (packages,) if isinstance(packages, str) else tuple(packages)
+    names = [packages] if isinstance(packages, str) else packages or []
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"trusted_packages is {packages!r}: names of packages are needed")
     return (*TRUSTED_TARGETS, *(name + WHOLE_PACKAGE for name in names))
 
 

@@ -39,7 +39,7 @@ def evaluate_final_weights(
     elif module.result is None or module.result_step != trainer.global_step:
         trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
-        raise ValueError("Lightning has not validated the final weights")
+        raise RuntimeError("Lightning has not validated the final weights")
     if trainer.is_global_zero:
         scores = {f"val/{name}": value for name, value in flat_ap(module.result.metrics).items()}
         for callback in trainer.checkpoint_callbacks:
