@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## Train a small R3-CNN on drawn shapes, print AP per loop, write pictures to outputs/demo.
-	$(BIN)/r3cnn train experiment=demo output_dir=outputs/demo $(ARGS)
+	$(BIN)/r3cnn train experiment=demo output_dir=outputs/demo resume=auto $(ARGS)
 
 train: $(READY) ## Train: make train ARGS="experiment=r3cnn_naive data.root=/data/coco output_dir=runs/naive"
 	$(BIN)/r3cnn train $(ARGS)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from tiny_runs import Cli, Train
+
+from r3cnn.cli.earlier_run import set_aside
 
 
 def test_a_checkpoint_is_evaluated_from_any_folder_and_kept_beside_its_metrics(
@@ -27,17 +28,63 @@ def test_a_checkpoint_is_evaluated_from_any_folder_and_kept_beside_its_metrics(
     assert list((tmp_path / "there").iterdir()) == []
 
 
-def test_a_new_run_in_a_used_folder_keeps_nothing_of_the_old_one_but_what_others_put_there(
-    train_tiny: Train, tmp_path: Path
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files of a run but for its log."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_run_is_replaced_only_when_asked_to_and_once_the_new_one_has_a_checkpoint(
+    train_tiny: Train, cli: Cli, tmp_path: Path
 ) -> None:
-    for name in ("checkpoints/best.ckpt", "checkpoints/old.ckpt", "pictures/99_loops.png", "pictures/mine.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("of the old run")
-    train_tiny("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0", folder=tmp_path)
-    assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 1
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert pictures == ["mine.png", "roi_statistics.png", "roi_statistics_train.png", "training_curves.png"]
+    short = ("trainer.max_steps=1", "trainer.val_check_interval=100")
+    run = train_tiny(*short, folder=tmp_path / "run")
+    for name in ("checkpoints/mine.ckpt", "pictures/mine_loops.png"):
+        (run / name).write_text("mine")
+    whole = contents(run)
+
+    other = f"{train_tiny(*short, 'pictures=0')}/checkpoints/last.ckpt"
+    for overrides in ((), (f"resume={other}",), (f"init={other}",)):
+        with pytest.raises(ValueError, match=r"resume=last .* overwrite=true .* another output_dir"):
+            train_tiny(*short, *overrides, folder=run)
+    for overrides, message in (
+        (("overwrite=true", "resume=last"), "overwrite=true begins anew and resume=last goes on"),
+        (("overwrite=true", f"resume={run}/checkpoints/best.ckpt"), "overwrite=true replaces the run"),
+        (("overwrite=true", f"init={run}/checkpoints/mine.ckpt"), "mine.ckpt is damaged or no checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_tiny(*short, *overrides, folder=run)
+    with pytest.raises(FloatingPointError):
+        train_tiny("overwrite=true", "optimizer.lr=1e30", "lr_schedule.warmup_steps=0", folder=run)
+    with pytest.raises(ValueError, match=r"holds a run \(checkpoints/best.ckpt.*: name another output_dir"):
+        cli("predict", f"checkpoint={other}", f"source={run}/pictures", f"output_dir={run}")
+    set_aside(run)  # as one that is killed before its first checkpoint leaves it
+    with pytest.raises(ValueError, match="holds a run"):
+        train_tiny(*short, folder=run)
+    assert contents(run) == whole
+
+    init = f"init={run}/checkpoints/best.ckpt"
+    train_tiny(*short, "seed=3", "pictures=0", "overwrite=true", init, folder=run)
+    assert json.loads((run / "result.json").read_text())["seed"] == 3
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt", "mine.ckpt"]
+    pictures = sorted(path.name for path in (run / "pictures").iterdir())
+    assert pictures == ["mine_loops.png", "roi_statistics.png", "roi_statistics_train.png", "training_curves.png"]
+    assert {Path(name).parts[0] for name in contents(run)} == {Path(name).parts[0] for name in whole}
+
+
+def test_a_run_that_is_evaluated_in_its_folder_is_still_the_same_run(train_tiny: Train, cli: Cli) -> None:
+    short = ("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0")
+    run = train_tiny(*short)
+    config = (run / "config.yaml").read_text()
+    for _ in range(2):
+        cli("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "pictures=0", f"output_dir={run}")
+    assert (run / "config_train.yaml").read_text() == config
+    (run / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"resume=auto: .* differs in data.seed"):
+        train_tiny(*short, "resume=auto", "seed=3", folder=run)
+    train_tiny(*short, "resume=auto", folder=run)
+    assert (run / "config.yaml").read_text() == config.replace("resume: null", "resume: auto")
+    assert not (run / "config_train.yaml").exists()
 
 
 def test_the_ap_of_every_loop_and_class_is_in_the_log_and_in_the_table_of_numbers(

@@ -91,7 +91,7 @@ def test_the_report_puts_the_run_into_its_rows_beside_the_papers_numbers(
     assert "Table 2" in (tmp_path / "report.html").read_text()
 
 
-def test_a_run_that_begins_anew_in_the_folder_is_not_finished_until_it_ends(
+def test_a_run_that_replaces_another_is_not_finished_until_it_ends(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / FILE).write_text("{}")
@@ -101,7 +101,7 @@ def test_a_run_that_begins_anew_in_the_folder_is_not_finished_until_it_ends(
 
     monkeypatch.setattr("r3cnn.cli.train.write_outcome", fail)
     with pytest.raises(RuntimeError, match="the disk is full"):
-        cli("train", *NAIVE, *SHORT, "trainer.max_steps=1", f"output_dir={tmp_path}")
+        cli("train", *NAIVE, *SHORT, "trainer.max_steps=1", f"output_dir={tmp_path}", "overwrite=true")
     assert not (tmp_path / FILE).exists()
 
 

@@ -73,12 +73,12 @@ def finished(cli: Cli, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_alone_by_resume_auto_and_made_anew_without_it(cli: Cli, finished: Path) -> None:
+def test_a_finished_run_is_left_alone_by_resume_auto_and_made_anew_when_asked_to(cli: Cli, finished: Path) -> None:
     result = finished / "result.json"
     written = result.stat().st_mtime_ns
     cli("train", *ONE_STEP, f"output_dir={finished}", "resume=auto", "data.eval_batch_size=1")
     assert result.stat().st_mtime_ns == written
-    cli("train", *ONE_STEP, f"output_dir={finished}")
+    cli("train", *ONE_STEP, f"output_dir={finished}", "overwrite=true")
     assert result.stat().st_mtime_ns > written
 
 

@@ -1,19 +1,124 @@
-"""What an earlier run left in a folder that ``resume=auto`` would go on with, and whether it was the same run."""
+"""What an earlier run left in a folder: whether this run may go on with it, and how it is replaced."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import lightning
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
+from r3cnn.batch import Batch
 from r3cnn.cli.configs import Config, plain, read_config
 from r3cnn.cli.jobs import RESULT, hash_of
+from r3cnn.cli.outcome import CONFIG_FILE, METRICS, TRAINING_CONFIG, checkpoint_files, run_files
+from r3cnn.cli.ranks import rank_in
 from r3cnn.reporting.neutral import NEUTRAL, without
 
-CONFIG_FILE = "config.yaml"
+log = logging.getLogger(__name__)
+PREVIOUS = "previous_run"  # folder in which an overwritten run waits for the first checkpoint of the new one
+PATIENCE_SECONDS = 60.0  # of further ranks, for the first one to bring a run back
 SHOWN_KEYS = 3
+GO_ON = "resume=last goes on with it, overwrite=true replaces it, or "
+
+
+def refuse_used(output_dir: Path, way_out: str = GO_ON) -> None:
+    """Refuses a folder that holds checkpoints or a result to a command that would replace them.
+
+    Args:
+        output_dir: Folder that the command writes into.
+        way_out: What can be done instead of naming another folder.
+
+    Raises:
+        ValueError: When it does.
+    """
+    checkpoints = sorted((output_dir / "checkpoints").glob("*.ckpt"))
+    found = [path for path in (*checkpoints, output_dir / RESULT, output_dir / METRICS) if path.exists()]
+    if found:
+        names = ", ".join(str(path.relative_to(output_dir)) for path in found[:SHOWN_KEYS])
+        more = f" and {len(found) - SHOWN_KEYS} more" if len(found) > SHOWN_KEYS else ""
+        raise ValueError(
+            f"output_dir={output_dir} holds a run ({names}{more}), which would be replaced: {way_out}name another "
+            "output_dir"
+        )
+
+
+class RunFolder(Callback):
+    """Touches the folder of a run only once all ranks are ready to train.
+
+    A run that is overwritten is set aside until the new one has its first whole checkpoint, and brought back if the new
+    one ends without any.
+
+    Args:
+        output_dir: Folder of the run.
+        replaces: Whether what an earlier run left in it is replaced.
+        begin: What the first rank does to the folder before the first step.
+    """
+
+    def __init__(self, output_dir: Path, *, replaces: bool, begin: Callable[[], None]) -> None:
+        self.output_dir = output_dir
+        self._replaces, self._begin = replaces, begin
+        self._waits = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Makes room, after all ranks have read what they start from."""
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            if self._replaces:
+                set_aside(self.output_dir)
+                self._waits = True
+            self._begin()
+        trainer.strategy.barrier()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Lets go of the earlier run as soon as there is something to go on from."""
+        if self._waits and checkpoint_files(self.output_dir / "checkpoints"):
+            settle_previous(self.output_dir)
+            self._waits = False
+
+
+def set_aside(output_dir: Path) -> None:
+    """Moves everything that an earlier run wrote into a folder of its own; what others put there stays."""
+    for path in run_files(output_dir):
+        target = output_dir / PREVIOUS / path.relative_to(output_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+
+def settle_previous(output_dir: Path) -> None:
+    """Ends the wait of a run that was set aside: it goes if the new one has a checkpoint, else it is brought back."""
+    previous = output_dir / PREVIOUS
+    if rank_in(os.environ) > 0:
+        _wait_until_gone(previous)
+        return
+    if not previous.is_dir():
+        return
+    if checkpoint_files(output_dir / "checkpoints"):
+        log.info("the earlier run in %s is replaced", output_dir)
+    else:
+        for path in run_files(output_dir):
+            path.unlink()
+        for path in sorted(path for path in previous.rglob("*") if path.is_file()):
+            target = output_dir / path.relative_to(previous)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        log.warning("the earlier run in %s is back: the one that was to replace it left no checkpoint", output_dir)
+    shutil.rmtree(previous)
+
+
+def _wait_until_gone(previous: Path) -> None:
+    """Lets a further rank see the folder as the first rank leaves it."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while previous.is_dir() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def is_finished(config: DictConfig, output_dir: Path) -> bool:
@@ -39,8 +144,8 @@ def check_same_run(config: DictConfig, output_dir: Path) -> None:
     Raises:
         ValueError: When the folder holds one.
     """
-    path = output_dir / CONFIG_FILE
-    if path.is_file():
+    path = next((path for name in (TRAINING_CONFIG, CONFIG_FILE) if (path := output_dir / name).is_file()), None)
+    if path is not None:
         _refuse_another(config, read_config(path), output_dir, "run")
 
 

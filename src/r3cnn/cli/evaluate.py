@@ -12,7 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.cli.configs import Config, path_of, plain, settle
 from r3cnn.cli.dashboard import evaluation_facts, report_outcome
 from r3cnn.cli.modes import set_modes
-from r3cnn.cli.outcome import keep_evaluated, remove_evaluation, show_outcome, write_outcome
+from r3cnn.cli.outcome import (
+    CONFIG_FILE,
+    keep_evaluated,
+    keep_training_config,
+    remove_evaluation,
+    show_outcome,
+    write_outcome,
+)
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
@@ -40,8 +47,9 @@ def run(config: DictConfig) -> None:
     trainer = build_trainer(config, evaluation_facts(config, model.schedule))
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches is 0, with which nothing is evaluated")
-    save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / "config.yaml")
     remove_evaluation(output_dir)
+    keep_training_config(output_dir)
+    save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG_FILE)
     trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
         raise RuntimeError("Lightning has evaluated nothing")

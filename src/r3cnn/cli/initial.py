@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.candidates import advice, network_shapes
-from r3cnn.cli.jobs import AUTO
+from r3cnn.cli.jobs import AUTO, LAST
 from r3cnn.detector import RCNN
 from r3cnn.interop.translation import compare, shapes_of, shortened
 from r3cnn.training.checkpoint import CheckpointInfo, check_resumable, load_checkpoint
@@ -20,7 +20,7 @@ INIT_CLASSES = ("same", "fresh")
 TOLERANCE = 1e-3  # grey levels and deviations that are called equal
 
 
-def check_options(config: DictConfig, output_dir: Path) -> None:
+def check_options(config: DictConfig) -> None:
     """Refuses contradictions before anything is read or removed.
 
     Raises:
@@ -28,12 +28,12 @@ def check_options(config: DictConfig, output_dir: Path) -> None:
     """
     if config.init_classes not in INIT_CLASSES:
         raise ValueError(f"init_classes must be one of {INIT_CLASSES}, got {config.init_classes!r}")
-    if config.init is None:
-        return
-    if config.resume not in (None, AUTO):
+    if not isinstance(config.overwrite, bool):
+        raise ValueError(f"overwrite is {config.overwrite!r}: true or false is needed")
+    if config.overwrite and config.resume in (AUTO, LAST):
+        raise ValueError(f"overwrite=true begins anew and resume={config.resume} goes on: give one of them")
+    if config.init is not None and config.resume not in (None, AUTO):
         raise ValueError("init= starts a new run and resume= goes on with an old one: give one of them")
-    if (output_dir / "checkpoints").resolve() in Path(config.init).resolve().parents:
-        raise ValueError(f"init={config.init} lies in output_dir, where a new run removes old checkpoints")
 
 
 def start_from(model: RCNN, info: CheckpointInfo, config: DictConfig) -> None:

@@ -20,6 +20,7 @@ from r3cnn.reporting.neutral import NEUTRAL, without
 
 RESULT = "result.json"
 AUTO = "auto"  # of ``resume``: go on with what is in the folder, if there is anything
+LAST = "last"  # of ``resume``: go on with the newest checkpoint in the folder
 UNNAMED = "run"
 HASH_DIGITS = 12
 # Hydra's settings of the sweep itself, which a single run knows nothing of.

@@ -48,12 +48,6 @@ ROI_FILES = {"train": "roi_statistics_train.json", "val": "roi_statistics.json"}
 
 
 @rank_zero_only
-def remove_record(output_dir: Path) -> None:
-    """Removes the record of an earlier run in the folder: what stands there is not finished any more."""
-    (output_dir / FILE).unlink(missing_ok=True)
-
-
-@rank_zero_only
 def write_record(
     config: DictConfig, trainer: lightning.Trainer, module: TrainingModule, data: CocoDataModule, output_dir: Path
 ) -> None:

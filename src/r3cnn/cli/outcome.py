@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from lightning.fabric.utilities import rank_zero_only
 
+from r3cnn.cli.configs import read_config
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
@@ -21,57 +25,64 @@ from r3cnn.training.checkpoint_io import link_or_copy
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
+CONFIG_FILE, RECORD, NUMBERS = "config.yaml", "result.json", "metrics.csv"
 METRICS, DETECTIONS = "metrics.json", "detections.json"
 LOOP_DETECTIONS = "detections_loop{}.json"
 IMAGE_IDS = "image_ids.json"
 EVALUATED = "evaluated.ckpt"
+TRAINING_CONFIG = "config_train.yaml"  # where that of a training goes when its folder is evaluated into
 CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
 ERRORS, ERROR_REPORT = "errors", "errors.json"
 ERROR_PICTURES = ("errors.png", "precision_recall.png", "confusion_box.png", "confusion_mask.png")
 LOG_WIDTH = 120
 
 
-@rank_zero_only
-def remove_outcome(output_dir: Path) -> None:
-    """Removes what an earlier training run left in the folder, so that nothing of it passes for the new run's.
+def evaluation_files(output_dir: Path) -> list[Path]:
+    """Files that an evaluation left in the folder, its error analysis included; other people's are not among them."""
+    pictures, errors, ids = output_dir / "pictures", output_dir / ERRORS, output_dir / IMAGE_IDS
+    names = [METRICS, DETECTIONS, "roi_statistics.json", "pictures/roi_statistics.png"]
+    found = [output_dir / name for name in names]
+    found += output_dir.glob(LOOP_DETECTIONS.format("[0-9]*"))
+    found += [errors / name for name in (ERROR_REPORT, *ERROR_PICTURES)]
+    images = json.loads(ids.read_text(encoding="utf-8") or "[]") if ids.is_file() else []
+    found += [pictures / f"{image}{kind}" for image in images for kind in (PREDICTIONS, LOOPS)]
+    return [path for path in (*found, ids) if path.is_file()]
 
-    Only checkpoints, results and pictures under the names that we write; any other file stays.
-    """
-    pictures = output_dir / "pictures"
-    for path in (pictures / CURVES, output_dir / "roi_statistics_train.json", pictures / "roi_statistics_train.png"):
-        path.unlink(missing_ok=True)
-    for path in (output_dir / "checkpoints").glob("*.ckpt"):
-        path.unlink()
-    remove_evaluation(output_dir)
+
+def run_files(output_dir: Path) -> list[Path]:
+    """Files that a training run left in the folder, its evaluation included, but for its log."""
+    names = [CONFIG_FILE, TRAINING_CONFIG, RECORD, NUMBERS, "roi_statistics_train.json"]
+    names += [f"pictures/{CURVES}", "pictures/roi_statistics_train.png"]
+    found = [output_dir / name for name in names] + checkpoint_files(output_dir / "checkpoints")
+    return [path for path in found if path.is_file()] + evaluation_files(output_dir)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Checkpoints that a run wrote into its folder: those of the usual names, and those that these tell of."""
+    usual = [folder / name for name in ("last.ckpt", "best.ckpt", EVALUATED)]
+    found = dict.fromkeys(path for path in usual if path.is_file())
+    for path in [*found]:
+        with suppress(RuntimeError, EOFError, UnpicklingError, OSError, KeyError):  # what cannot be read tells nothing
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            for state in content["callbacks"].values():
+                told = [*state.get("best_k_models", ()), state.get("best_model_path"), state.get("last_model_path")]
+                found |= dict.fromkeys(Path(name) for name in told if name and Path(name).parent == folder)
+    return [path for path in found if path.is_file()]
 
 
 @rank_zero_only
 def remove_evaluation(output_dir: Path) -> None:
-    """Removes what an earlier evaluation left in the folder, its error analysis included.
-
-    Checkpoints and what training wrote stay: a run may be evaluated anew in its own folder.
-    """
-    pictures, errors = output_dir / "pictures", output_dir / ERRORS
-    found = [output_dir / METRICS, output_dir / DETECTIONS, output_dir / IMAGE_IDS, output_dir / "roi_statistics.json"]
-    found += [pictures / "roi_statistics.png", errors / ERROR_REPORT]
-    found += [*pictures.glob(f"*{PREDICTIONS}"), *pictures.glob(f"*{LOOPS}")]
-    found += output_dir.glob(LOOP_DETECTIONS.format("*"))
-    found += [errors / name for name in ERROR_PICTURES]
-    for path in found:
-        path.unlink(missing_ok=True)
+    """Removes what an earlier evaluation left in the folder; a run may be evaluated anew in its own folder."""
+    for path in evaluation_files(output_dir):
+        path.unlink()
 
 
 @rank_zero_only
-def remove_score(output_dir: Path, resume: Path) -> None:
-    """Removes what speaks of the weights that a run in the folder had before it is resumed; they will be others.
-
-    Its checkpoints, curves and RoI statistics of training stay, as they go on; ``evaluated.ckpt`` goes with the metrics
-    that it belongs to, unless it is the one to go on from.
-    """
-    remove_evaluation(output_dir)
-    evaluated = output_dir / "checkpoints" / EVALUATED
-    if evaluated.is_file() and resume.resolve() != evaluated.resolve():
-        evaluated.unlink()
+def keep_training_config(output_dir: Path) -> None:
+    """Lets the configuration of a training stay in its folder under another name when it is evaluated into."""
+    path = output_dir / CONFIG_FILE
+    if path.is_file() and "resume" in read_config(path):
+        path.replace(output_dir / TRAINING_CONFIG)
 
 
 @rank_zero_only

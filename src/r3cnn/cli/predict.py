@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from r3cnn.cli.configs import path_of, plain, settle
+from r3cnn.cli.earlier_run import refuse_used
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.parts import chosen_views, save_config
 from r3cnn.data.loading import ImageError, read_image
@@ -29,6 +30,7 @@ def run(config: DictConfig) -> None:
     from r3cnn.reporting.figures import overlay
 
     output_dir = settle(config)
+    refuse_used(output_dir, way_out="")
     paths = image_files(Path(config.source))
     predictor = load_predictor(config)
     save_config(plain(config), output_dir / "config.yaml")

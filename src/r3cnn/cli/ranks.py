@@ -53,7 +53,7 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
 
 
 def overrides_of_rank(environment: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
-    """Overrides by which all but the first rank of a job write neither ``.hydra`` nor a log file, and warn at most.
+    """Overrides by which all but the first rank of a job write no log file, and warn at most.
 
     Args:
         environment: Of this process.
@@ -72,7 +72,7 @@ def overrides_of_rank(environment: Mapping[str, str], overrides: Sequence[str]) 
     if rank_in(environment) == 0:
         return []
     logging = () if any(each.startswith("hydra/job_logging=") for each in overrides) else ("hydra/job_logging=stdout",)
-    return ["hydra.output_subdir=null", *logging, "hydra.job_logging.root.level=WARNING"]
+    return [*logging, "hydra.job_logging.root.level=WARNING"]
 
 
 def end_with_parent() -> None:

@@ -63,7 +63,7 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
     with known_to_hydra(config):
         task = task_config(config)
         check_job(task)
-        _check_resume(task.resume)
+        _check_resume(task.resume, overwrite=task.overwrite)
         missing = missing_annotations(task)
         if not missing:
             check_lengths(task)
@@ -75,7 +75,11 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
     return compose_job(loader, sweep, [*overrides, *devices])
 
 
-def _check_resume(resume: str | None) -> None:
+def _check_resume(resume: str | None, *, overwrite: bool) -> None:
+    if overwrite:
+        raise ValueError(
+            "overwrite is true: the jobs of a sweep go on with what lies in their own folders; remove those"
+        )
     if resume not in (None, AUTO):
         raise ValueError(
             f"resume is {resume}: the jobs of a sweep go on with what lies in their own folders; init=… starts them "

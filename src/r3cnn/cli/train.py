@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from errno import EINVAL
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -14,13 +15,21 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.dashboard import report_outcome, training_facts
-from r3cnn.cli.earlier_run import CONFIG_FILE, check_same_run, is_finished
+from r3cnn.cli.earlier_run import RunFolder, check_same_run, is_finished, refuse_used, settle_previous
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_job, check_lengths
-from r3cnn.cli.jobs import AUTO, RESULT
-from r3cnn.cli.ledger import remove_record, write_record
-from r3cnn.cli.outcome import remove_outcome, remove_score, show_outcome, write_outcome
+from r3cnn.cli.jobs import AUTO, LAST, RESULT
+from r3cnn.cli.ledger import write_record
+from r3cnn.cli.outcome import (
+    CONFIG_FILE,
+    EVALUATED,
+    TRAINING_CONFIG,
+    evaluation_files,
+    run_files,
+    show_outcome,
+    write_outcome,
+)
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, evaluation_options, save_config
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
@@ -35,7 +44,6 @@ from r3cnn.training.position import step_in
 from r3cnn.training.weight_average import check_average
 
 log = logging.getLogger(__name__)
-LAST = "last"
 
 
 def run(config: DictConfig) -> None:
@@ -44,16 +52,21 @@ def run(config: DictConfig) -> None:
     check_job(config)
     check_lengths(config)
     output_dir = settle(config)
-    check_options(config, output_dir)
+    check_options(config)
     is_auto = config.resume == AUTO
     if is_auto and is_finished(config, output_dir):
         log.info("finished already: %s", output_dir / RESULT)
         return
     with sole_writer(output_dir, waits=is_auto):
+        settle_previous(output_dir)
         if is_auto and rank_in(os.environ) == 0 and is_finished(config, output_dir):
             _leave_to_the_other(output_dir)
             return
-        train(config, output_dir)
+        try:
+            train(config, output_dir)
+        finally:
+            if rank_in(os.environ) == 0:
+                settle_previous(output_dir)
 
 
 def _leave_to_the_other(output_dir: Path) -> None:
@@ -70,8 +83,9 @@ def _leave_to_the_other(output_dir: Path) -> None:
 def train(config: DictConfig, output_dir: Path) -> None:
     """Trains one network and writes everything into one folder, which no other run writes into."""
     resume = resume_path(config.resume, output_dir)
-    if resume is not None and config.resume == AUTO and rank_in(os.environ) == 0:
-        check_same_run(config, output_dir)
+    is_own = resume is not None and resume.resolve().parent == (output_dir / "checkpoints").resolve()
+    if rank_in(os.environ) == 0:
+        _check_folder(config, output_dir, is_own=is_own)
     lightning.seed_everything(config.seed, verbose=False)
 
     data = build_data(plain(config.data), trusted=None)
@@ -79,14 +93,13 @@ def train(config: DictConfig, output_dir: Path) -> None:
     if config.init is not None and resume is None:
         start_from(module.model, module.info, config)
     trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=resume is not None))
+    begin = partial(_begin, trainer, config, output_dir, resume, is_own=is_own)
+    trainer.callbacks.insert(0, RunFolder(output_dir, replaces=config.overwrite, begin=begin))  # type: ignore[attr-defined]
     if resume is not None:
         check_resumed(module.model, resume)
         check_average(resume, trainer)
-    save_config(plain(config), output_dir / CONFIG_FILE)
-    _clear(output_dir, resume)
     if resume is None and config.init is None:
         module.model.backbone.fetch_weights()
-    _cut_logs(trainer, 0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     _report_early_stop(trainer)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
@@ -97,15 +110,38 @@ def train(config: DictConfig, output_dir: Path) -> None:
         report_outcome(trainer, module, data, result, output_dir)
 
 
-def _clear(output_dir: Path, resume: Path | None) -> None:
-    """Removes what earlier runs left in the folder and this one is going to write anew."""
+def _check_folder(config: DictConfig, output_dir: Path, *, is_own: bool) -> None:
+    """Refuses a folder that holds another run, unless it is to be replaced."""
+    if is_own and config.overwrite:
+        raise ValueError(
+            f"overwrite=true replaces the run in {output_dir}, resume={config.resume} goes on with it: give one of them"
+        )
+    if is_own and config.resume == AUTO:
+        check_same_run(config, output_dir)
+    if not is_own and not config.overwrite:
+        refuse_used(output_dir)
+
+
+def _begin(
+    trainer: lightning.Trainer, config: DictConfig, output_dir: Path, resume: Path | None, *, is_own: bool
+) -> None:
+    """Removes what does not hold any more once a run goes on in its folder, and says what begins.
+
+    Its checkpoints, curves and RoI statistics of training stay, as they go on; ``evaluated.ckpt`` goes with the metrics
+    that it belongs to, unless it is the one to go on from. In any other folder there can only be remains of a run
+    without a checkpoint.
+    """
     log.info("everything of this run goes to %s", output_dir)
-    remove_record(output_dir)
-    if resume is None:
-        remove_outcome(output_dir)
-        return
-    log.info("goes on from step %d of %s", step_in(resume), resume)
-    remove_score(output_dir, resume)
+    step = 0 if resume is None else step_in(resume)
+    if resume is not None:
+        log.info("goes on from step %d of %s", step, resume)
+    evaluated = output_dir / "checkpoints" / EVALUATED
+    stale = [output_dir / RESULT, output_dir / TRAINING_CONFIG, evaluated, *evaluation_files(output_dir)]
+    for path in stale if is_own else run_files(output_dir):
+        if path.is_file() and path.resolve() != (resume and resume.resolve()):
+            path.unlink()
+    save_config(plain(config), output_dir / CONFIG_FILE)
+    _cut_logs(trainer, step)
 
 
 def resume_path(resume: str | None, output_dir: Path) -> Path | None:

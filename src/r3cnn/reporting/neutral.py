@@ -10,6 +10,7 @@ NEUTRAL = (
     "hydra",
     "output_dir",
     "resume",
+    "overwrite",
     "sweep_name",
     "scale_name",
     "logger",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import r3cnn
-from r3cnn.cli.ledger import checkpoint_bytes, git_state, remove_record, roi_balance, versions
+from r3cnn.cli.ledger import checkpoint_bytes, git_state, roi_balance, versions
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -81,11 +81,3 @@ def test_versions_name_what_decides_on_a_result() -> None:
     assert found.keys() == {"torch", "torchvision", "lightning", "r3cnn", "python"}
     assert found["r3cnn"] == r3cnn.__version__
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
-
-
-def test_an_earlier_record_goes_and_nothing_else_does(tmp_path: Path) -> None:
-    for name in ("result.json", "metrics.json"):
-        (tmp_path / name).write_text("{}")
-    remove_record(tmp_path)
-    remove_record(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

@@ -3,12 +3,14 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 
-from r3cnn.cli.outcome import ERROR_PICTURES, keep_evaluated, remove_evaluation, remove_outcome, remove_score
+from r3cnn.cli.earlier_run import set_aside, settle_previous
+from r3cnn.cli.outcome import ERROR_PICTURES, evaluation_files, keep_evaluated, run_files
 from r3cnn.reporting import error_figures
 
 
@@ -53,35 +55,63 @@ OF_EVALUATION = (
     "errors/errors.json",
     "errors/confusion_mask.png",
 )
-OF_TRAINING = ("roi_statistics_train.json", "pictures/training_curves.png", "checkpoints/best.ckpt")
-FOREIGN = ("notes.json", "pictures/cat.png", "errors/mine.png")
+OF_TRAINING = (
+    "result.json",
+    "metrics.csv",
+    "config.yaml",
+    "roi_statistics_train.json",
+    "pictures/training_curves.png",
+    "checkpoints/best.ckpt",
+    "checkpoints/epoch3.ckpt",
+)
+FOREIGN = (
+    "notes.json",
+    "detections_loop_of_mine.json",
+    "pictures/cat.png",
+    "pictures/mine_predictions.png",
+    "errors/mine.png",
+    "checkpoints/mine.ckpt",
+    "checkpoints/backup.ckpt",
+)
 
 
-def left_after(remove: Callable[[Path], None], folder: Path) -> set[str]:
+@pytest.fixture
+def used(tmp_path: Path) -> Path:
     for name in (*OF_EVALUATION, *OF_TRAINING, *FOREIGN):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).touch()
-    remove(folder)
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "image_ids.json").write_text("[7]")
+    folder = tmp_path / "checkpoints"
+    kept = {str(folder / "epoch3.ckpt"): 0.5, f"{tmp_path}/elsewhere/mine.ckpt": 0.4}
+    torch.save({"callbacks": {"ModelCheckpoint": {"best_k_models": kept}}}, folder / "best.ckpt")
+    return tmp_path
 
 
-def test_a_new_evaluation_removes_the_earlier_one_but_neither_training_nor_foreign_files(tmp_path: Path) -> None:
-    assert left_after(remove_evaluation, tmp_path) == {*OF_TRAINING, *FOREIGN}
+def names(files: Iterable[Path], folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in files if path.is_file()}
 
 
-def test_a_new_training_removes_the_earlier_one_and_its_evaluation_but_no_foreign_files(tmp_path: Path) -> None:
-    assert left_after(remove_outcome, tmp_path) == set(FOREIGN)
+def test_files_of_an_evaluation_and_of_a_training_are_told_from_other_peoples(used: Path) -> None:
+    assert names(evaluation_files(used), used) == set(OF_EVALUATION)
+    assert names(run_files(used), used) == {*OF_EVALUATION, *OF_TRAINING}
 
 
-@pytest.mark.parametrize(("resume", "kept"), [("last", set()), ("evaluated", {"checkpoints/evaluated.ckpt"})])
-def test_a_resumed_training_removes_the_evaluation_of_its_earlier_part_alone(
-    tmp_path: Path, resume: str, kept: set[str]
-) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/evaluated.ckpt").touch()
-    checkpoint = tmp_path / "checkpoints" / f"{resume}.ckpt"
-    left = left_after(lambda folder: remove_score(folder, checkpoint), tmp_path)
-    assert left == {*OF_TRAINING, *FOREIGN, *kept}
+@pytest.mark.parametrize("new", [None, "last.ckpt"])
+def test_a_run_that_was_set_aside_comes_back_unless_the_new_one_has_a_checkpoint(used: Path, new: str | None) -> None:
+    before = {path: path.read_bytes() for path in used.rglob("*") if path.is_file()}
+    set_aside(used)
+    assert names(used.glob("*"), used) | names(used.glob("[!p]*/*"), used) >= {"checkpoints/mine.ckpt", "notes.json"}
+    assert not (used / "checkpoints/best.ckpt").exists()
+    (used / "metrics.csv").write_text("of the new run")
+    (used / "roi_statistics.json").write_text("of the new run")
+    if new is not None:
+        (used / "checkpoints" / new).write_text("of the new run")
+    settle_previous(used)
+    if new is None:
+        assert {path: path.read_bytes() for path in used.rglob("*") if path.is_file()} == before
+    else:
+        ours = {"metrics.csv", "roi_statistics.json", "checkpoints/last.ckpt"}
+        assert names(used.rglob("*"), used) == {*FOREIGN, *ours}
 
 
 def test_all_pictures_of_the_error_analysis_are_known_for_removal() -> None:

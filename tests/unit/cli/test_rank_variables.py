@@ -48,9 +48,8 @@ def test_the_rank_is_the_one_among_all_processes(environment: dict[str, str], ra
     assert rank_in(environment) == rank
 
 
-def test_further_ranks_write_no_configuration_and_no_log() -> None:
+def test_further_ranks_write_no_log() -> None:
     assert overrides_of_rank(TORCHRUN, ["seed=1", "output_dir=x"]) == [
-        "hydra.output_subdir=null",
         "hydra/job_logging=stdout",
         "hydra.job_logging.root.level=WARNING",
     ]

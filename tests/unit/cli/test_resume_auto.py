@@ -43,9 +43,18 @@ def test_a_part_of_a_checkpoint_is_said_and_passed_over(
     assert resume_path("auto", tmp_path) == best
 
 
-def test_weights_to_start_from_are_for_the_fresh_start_alone(tmp_path: Path) -> None:
-    config = OmegaConf.create({"init": "elsewhere/best.ckpt", "init_classes": "same", "resume": "auto"})
-    check_options(config, tmp_path)
+def test_weights_to_start_from_are_for_the_fresh_start_alone() -> None:
+    values = {"init": "elsewhere/best.ckpt", "init_classes": "same", "resume": "auto", "overwrite": False}
+    config = OmegaConf.create(values)
+    check_options(config)
     config.resume = "last"
     with pytest.raises(ValueError, match="give one of them"):
-        check_options(config, tmp_path)
+        check_options(config)
+
+
+def test_a_run_either_goes_on_or_replaces_what_is_there() -> None:
+    values = {"init": None, "init_classes": "same", "resume": "auto", "overwrite": True}
+    with pytest.raises(ValueError, match="overwrite=true begins anew and resume=auto goes on: give one of them"):
+        check_options(OmegaConf.create(values))
+    with pytest.raises(ValueError, match="overwrite is 'yes': true or false"):
+        check_options(OmegaConf.create({**values, "overwrite": "yes"}))
