@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from r3cnn.cli.configs import fill_classes, settle_folders
+from r3cnn.cli.configs import fill_classes, plain, read_config, register_resolvers, settle_folders
+from r3cnn.cli.parts import save_config
 
 
 @pytest.fixture
@@ -37,3 +38,49 @@ def test_classes_are_found_in_a_file_below_the_home_folder(home: Path) -> None:
     config = OmegaConf.create({"data": {"root": ".", "classes": None, "train": {"annotations": "~/train.json"}}})
     fill_classes(config)
     assert config.data.classes == ["dog", "cat"]
+
+
+NAMES = (
+    "???",
+    "${x}",
+    "${oc.env:HOME}",
+    "\\${x}",
+    "a ${data.root} b",
+    "$",
+    "1e5",
+    "null",
+    "line\nbreak",
+    "half \ud83d",
+    "",
+)
+
+
+def test_names_of_classes_are_text_whatever_they_mean_to_omegaconf(home: Path) -> None:
+    register_resolvers()
+    categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+    (home / "train.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    data = {"root": ".", "classes": None, "train": {"annotations": "~/train.json"}}
+    config = OmegaConf.create({"data": data, "num_classes": "${count:${data.classes}}"})
+    fill_classes(config)
+    assert plain(config)["data"]["classes"] == [*NAMES]  # type: ignore[index]
+    assert config.num_classes == len(NAMES)
+
+
+def test_a_folder_may_be_called_like_an_interpolation(home: Path) -> None:
+    register_resolvers()
+    config = OmegaConf.create({"data": {"root": "\\${x}", "prepare": {"folder": "${data.root}"}}})
+    settle_folders(config)
+    assert config.data.root == config.data.prepare.folder == str(home.parent / "${x}")
+
+
+def test_a_written_configuration_is_read_back_the_same(tmp_path: Path) -> None:
+    content = {"classes": [*NAMES], "lr": 1e-5, "flip": True, "limit": None, "sizes": [1, 2.5], "none": {}, "猫": "'\""}
+    save_config(content, tmp_path / "below" / "config.yaml")
+    assert read_config(tmp_path / "below" / "config.yaml") == content
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [", "a: !!python/object:x.Y {}"])
+def test_a_file_that_is_no_configuration_of_ours_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml is no configuration of a run"):
+        read_config(tmp_path / "config.yaml")

@@ -15,8 +15,11 @@ from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.roi_report import RoiReport, roi_report
 from r3cnn.reporting import roi_figures
 from r3cnn.reporting.console import terminal
+from r3cnn.reporting.drawing import Mark, draw_marks
 from r3cnn.reporting.error_figures import draw_errors
 from r3cnn.reporting.error_tables import print_errors
+from r3cnn.reporting.fonts import default_font, font_with, runs_of
+from r3cnn.reporting.panels import figure_in
 from r3cnn.reporting.roi_figures import draw_figure_2, draw_roi_statistics, read_roi_report
 from r3cnn.reporting.roi_tables import print_roi_tables
 
@@ -112,3 +115,44 @@ def test_errors_are_drawn(tmp_path: Path) -> None:
     draw_errors(errors(), tmp_path)
     for name in ("errors", "precision_recall", "confusion_box", "confusion_mask"):
         assert colors(tmp_path / f"{name}.png") > 20
+
+
+HOSTILE = ("$", "US$ \\bad{$", "a_b^c", "\x1b[0m\n", "half \ud83d", "x" * 1000, "", "_hidden", "猫", "قط", "🐈")
+
+
+def test_names_are_text_whatever_they_mean_to_matplotlib(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    report = rois(3)
+    for loop in report["loops"].values():
+        loop["per_class"] = dict.fromkeys(HOSTILE, next(iter(loop["per_class"].values())))
+    draw_roi_statistics(report, tmp_path / "rois.png")
+    draw_figure_2(dict.fromkeys(HOSTILE, report), tmp_path / "runs.pdf", from_iou=0.5)
+    both = {**errors(), "classes": [*HOSTILE]}
+    for kind in ("box", "mask"):
+        both[kind]["1"]["confusion"] = np.eye(len(HOSTILE) + 1, dtype=int).tolist()  # type: ignore[literal-required]
+        both[kind] = {"1": both[kind]["1"]}  # type: ignore[literal-required]
+    draw_errors(both, tmp_path)
+    assert all(colors(tmp_path / name) > 20 for name in ("rois.png", "confusion_box.png"))
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_a_formula_is_drawn_letter_by_letter(tmp_path: Path) -> None:
+    widths = []
+    for name in ("$x^2$", "abcde"):
+        with figure_in(tmp_path / "figure.png", 3, 2) as figure:
+            text = figure.text(0, 0, name)
+        widths.append(text.get_window_extent().width)
+    assert widths[0] == pytest.approx(widths[1], rel=0.25)  # five letters; x² alone has half of it
+
+
+@pytest.mark.skipif(font_with("猫") == default_font(), reason="no font with Chinese characters is installed")
+def test_names_in_chinese_are_drawn_with_a_font_that_has_them(tmp_path: Path) -> None:
+    boxes, known = [], []
+    for name in ("猫", "\U0010fffd"):  # the second is in no font: a box
+        with figure_in(tmp_path / "figure.png", 3, 2) as figure:
+            figure.text(0.4, 0.4, name, fontsize=40)
+        known.append(np.asarray(Image.open(tmp_path / "figure.png")))
+        picture = draw_marks(Image.new("RGB", (400, 400)), [Mark((50, 200, 350, 390), (255, 255, 255), name)])
+        boxes.append(np.asarray(picture))
+    assert not np.array_equal(*known)
+    assert not np.array_equal(*boxes)
+    assert runs_of("a猫 b") == [("a", default_font()), ("猫", font_with("猫")), (" b", default_font())]

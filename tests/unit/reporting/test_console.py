@@ -74,3 +74,10 @@ def test_recall_has_a_row_for_the_proposals_and_every_loop() -> None:
     assert ["RPN", "25.0", "50.0"] in lines
     assert ["loop", "1", "30.0", "–"] in lines
     assert "recall" not in printed(metrics_of({}))
+
+
+def test_a_name_is_text_whatever_it_means_to_rich() -> None:
+    names = ("[/x]", "[/bold]", "[red]a", ":smile:", "猫")
+    text = printed(metrics_of({name: {"box": 0.5, "mask": 0.5} for name in (*names, "\x1b[2J", "a\nb")}))
+    assert all(f" {name} " in text for name in (*names, "\\x1b[2J", "a\\nb"))
+    assert "\x1b" not in text

@@ -1,6 +1,7 @@
 """The paper's tables as LaTeX and Markdown source."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from record_samples import make_record, write_records
 
 from r3cnn.reporting.latex import escape as latex_escape
 from r3cnn.reporting.latex import latex_table, to_latex
+from r3cnn.reporting.markdown import escape as markdown_escape
 from r3cnn.reporting.markdown import table_section
 from r3cnn.reporting.paper import TABLES, read_paper
 from r3cnn.reporting.paper_tables import paper_tables
@@ -102,3 +104,21 @@ def test_markdown_marks_notes_and_escapes_what_it_would_interpret() -> None:
         "| R3\\_CNN\\|x <sup>b</sup> | 1.0 ± 0.1 | 2.0 <sup>a,b</sup> | – |",
         "<sup>a</sup> holds for all  \n<sup>b</sup> for some",
     ]
+
+
+def test_names_stay_on_their_line_and_begin_no_argument_of_the_line_before() -> None:
+    assert latex_escape("[x] a--b ,, \n\x1b \ud83d") == (
+        r"{}[x] a-{}-b ,{}, \textbackslash{}n\textbackslash{}x1b \textbackslash{}ud83d"
+    )
+    assert latex_escape("*–") == "{}*--"
+
+
+def test_letters_that_pdflatex_has_no_font_for_are_declared() -> None:
+    source = to_latex([replace(SMALL, title="猫 é ż")])
+    assert r"\DeclareUnicodeCharacter{732B}{\texttt{U+732B}}" in source
+    assert source.count("DeclareUnicodeCharacter{") == 1
+    assert source.index("DeclareUnicodeCharacter") < source.index(r"\begin{document}") < source.index("猫")
+
+
+def test_names_in_markdown_stay_in_their_cell() -> None:
+    assert markdown_escape("a\nb|c &lt; & $x$ [/x] #") == r"a\\nb\|c \&lt; & \$x\$ \[/x\] \#"

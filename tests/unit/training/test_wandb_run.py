@@ -70,10 +70,12 @@ def test_media_out_of_range_are_refused(pictures: int, panels: int, score: float
         WandbMedia(pictures, panels, score, checkpoints=False)
 
 
-def logger(folder: Path, **settings: object) -> WandbRun:
+FACTS = RunFacts(name="demo-seed0", group="table3", tags=("demo",), config={"seed": 0})
+
+
+def logger(folder: Path, facts: RunFacts = FACTS, **settings: object) -> WandbRun:
     names = {"project": "p", "entity": None, "name": None, "group": None, "tags": ["mine", "demo"]}
     media = {"pictures": 0, "panels": 0, "score_threshold": 0.5, "checkpoints": False}
-    facts = RunFacts(name="demo-seed0", group="table3", tags=("demo",), config={"seed": 0})
     return WandbRun(facts, folder=str(folder), **{**names, **media, **settings})
 
 
@@ -115,9 +117,7 @@ def test_an_error_of_our_own_is_not_hidden() -> None:
 
 
 def test_without_the_library_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.loggers import wandb
-
-    monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", False)  # what Lightning found when it was imported
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     with pytest.raises(ValueError, match="pip install wandb"):
         logger(tmp_path)
 
@@ -131,3 +131,10 @@ def test_every_ap_of_the_result_and_of_every_loop_has_its_name() -> None:
     names = [*ap_names(2)]
     assert len(names) == len({*names}) == 3 * 2 * 6
     assert {"val/mask_ap", "val/loop1/box_ap50", "val/loop2/mask_ap_large"} <= {*names}
+
+
+def test_names_are_cut_to_what_the_library_takes(tmp_path: Path) -> None:
+    facts = RunFacts(name="run " * 100, group="g\n" * 100, tags=("", "table\ud83d", "t" * 100, "t" * 100))
+    run = logger(tmp_path, facts=facts)
+    assert run._wandb_init["tags"] == ["table\\ud83d", f"{'t' * 32}…{'t' * 31}"]
+    assert len(run._wandb_init["name"]) == len(run._wandb_init["group"]) == 128
