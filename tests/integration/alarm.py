@@ -10,9 +10,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Alarm(Callback):
-    """Sends SIGUSR1 to this process.
+    """Sends a signal to this process.
 
     Args:
+        name: Of the signal.
         before_step: Number of the optimizer step before which it does so, from 0; -1: never in training.
         before_start: Whether to do so before training begins.
         in_validation: Whether to do so in every validation.
@@ -20,8 +21,14 @@ class Alarm(Callback):
     """
 
     def __init__(
-        self, before_step: int = -1, before_start: bool = False, in_validation: bool = False, rank: int = 0
+        self,
+        name: str = "SIGUSR1",
+        before_step: int = -1,
+        before_start: bool = False,
+        in_validation: bool = False,
+        rank: int = 0,
     ) -> None:
+        self.signal = signal.Signals[name]
         self.before_step, self.before_start, self.in_validation = before_step, before_start, in_validation
         self.rank = rank
 
@@ -36,4 +43,4 @@ class Alarm(Callback):
 
     def _ring(self, trainer: lightning.Trainer, is_time: bool) -> None:
         if is_time and trainer.global_rank == self.rank:
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), self.signal)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Train
-
-from r3cnn.training.preemption import LEFT_EARLY
+from tiny_runs import TINY_RUN, Train
 
 # Seven steps over epochs of three batches, validated after each epoch, in the middle of which one checkpoint is kept.
 RUN = (
@@ -19,6 +22,7 @@ RUN = (
     "pictures=0",
     "callbacks.preemption.every_n_steps=1",
 )
+TIMEOUT = 300  # seconds; a machine may be busy
 ALARM = "+callbacks.alarm._target_=alarm.Alarm"
 
 
@@ -51,21 +55,24 @@ def undisturbed(train_tiny: Train) -> Path:
 
 
 LEAVES = [
-    # when the signal comes, optimizer steps that are done when the run leaves
-    pytest.param(("+callbacks.alarm.before_start=true",), 1, id="before the first step", marks=pytest.mark.slow),
-    pytest.param(("+callbacks.alarm.before_step=1",), 2, id="within an epoch"),
-    pytest.param(("+callbacks.alarm.before_step=4",), 5, id="within a later epoch", marks=pytest.mark.slow),
-    pytest.param(("+callbacks.alarm.in_validation=true",), 3, id="in a validation", marks=pytest.mark.slow),
+    # when the signal comes, which one, optimizer steps that are done when the run leaves, exit status
+    pytest.param("before_start=true", "USR1", 1, 75, id="before the first step", marks=pytest.mark.slow),
+    pytest.param("before_step=1", "TERM", 2, 143, id="within an epoch"),
+    pytest.param("before_step=4", "HUP", 5, 129, id="within a later epoch", marks=pytest.mark.slow),
+    pytest.param("in_validation=true", "INT", 3, 130, id="in a validation", marks=pytest.mark.slow),
+    pytest.param("before_step=6", "TERM", 7, 143, id="in the last step", marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("alarm", "steps"), LEAVES)
+@pytest.mark.parametrize(("when", "name", "steps", "status"), LEAVES)
 def test_a_run_told_to_leave_goes_on_to_the_results_of_an_undisturbed_one(
-    train_tiny: Train, tmp_path: Path, undisturbed: Path, alarm: tuple[str, ...], steps: int
+    train_tiny: Train, tmp_path: Path, undisturbed: Path, when: str, name: str, steps: int, status: int
 ) -> None:
+    alarm = (f"+callbacks.alarm.name=SIG{name}", f"+callbacks.alarm.{when}")
     with pytest.raises(SystemExit) as left:
         train_tiny(*RUN, ALARM, *alarm, folder=tmp_path)
-    assert left.value.code == LEFT_EARLY
+    assert left.value.code == status
+    assert f"told to leave at step {steps} by SIG{name}" in (tmp_path / "train.log").read_text()
     assert steps_done(tmp_path) == steps
     assert not (tmp_path / "metrics.json").exists()
     assert losses(tmp_path) == losses(undisturbed)[:steps]
@@ -103,3 +110,37 @@ def test_a_run_with_accumulated_gradients_leaves_after_a_whole_step(train_tiny: 
 def test_asking_less_than_every_step_is_refused(train_tiny: Train) -> None:
     with pytest.raises(ValueError, match="every_n_steps is 0: at least 1 is needed"):
         train_tiny("callbacks.preemption.every_n_steps=0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ctrl_c_in_a_terminal_saves_a_checkpoint_and_ends_ranks_and_loading_processes_without_a_traceback(
+    tmp_path: Path, ranks: int
+) -> None:
+    """A terminal signals every process of its foreground group."""
+    settings = (*TINY_RUN, *RUN, "trainer.max_steps=100000", "data.workers=1", "data.batch_size=1")
+    settings += (f"trainer.devices={ranks}", f"output_dir={tmp_path}")
+    command = [sys.executable, "-m", "r3cnn", "train", *settings]
+    run = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.monotonic() + TIMEOUT
+    while not (tmp_path / "metrics.csv").exists() and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.count("told to leave at step") == 1
+    assert steps_done(tmp_path) > 0
+    while is_any_left(run.pid):  # loading processes look after their parent now and then
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_any_left(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

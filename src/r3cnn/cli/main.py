@@ -21,6 +21,7 @@ from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, pref
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
 from r3cnn.cli.terminal import patient_output
+from r3cnn.end_signals import SIGNALS
 
 log = logging.getLogger(__name__)
 MULTIRUN, VERBOSE = ("-m", "--multirun"), ("-v", "--verbose")
@@ -123,7 +124,8 @@ def start(arguments: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise ValueError(_unknown("command", name, tuple(COMMANDS)))
     words.remove(name)
-    run_command(COMMANDS[name], _with_part(COMMANDS[name], words))
+    with SIGNALS.handled(may_continue=name == "train"):
+        run_command(COMMANDS[name], _with_part(COMMANDS[name], words))
 
 
 def _with_part(command: Command, words: list[str]) -> list[str]:

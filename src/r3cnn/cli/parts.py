@@ -16,10 +16,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from r3cnn.cli.configs import Config, plain
+from r3cnn.cli.rank_launcher import RankStrategy
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.ops.views import View, views_of
@@ -109,9 +109,12 @@ def build_trainer(
     if (profiler := settings.get("profiler")) in PROFILERS:  # else they print among the log lines
         parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
     try:
-        return checked(instantiate({**settings, **parts}), lightning.Trainer, "trainer")
+        trainer = checked(instantiate({**settings, **parts}), lightning.Trainer, "trainer")
     except REFUSALS as error:
         raise ValueError(f"trainer: {error}") from error
+    # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def build_callbacks(config: DictConfig) -> dict[str, Callback]:
@@ -164,7 +167,7 @@ def strategy_of(settings: Config) -> object:
     wanted = settings["strategy"]
     if wanted not in ("auto", "ddp") or (num_devices(settings), settings["num_nodes"]) == (1, 1):
         return wanted
-    return DDPStrategy(gradient_as_bucket_view=True, static_graph=settings["accumulate_grad_batches"] == 1)
+    return RankStrategy(gradient_as_bucket_view=True, static_graph=settings["accumulate_grad_batches"] == 1)
 
 
 def num_devices(settings: Config) -> int:

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from r3cnn.cli.processes import LOG_FILE
-
-KILLED = 128  # added to a signal's number, as shells do
+from r3cnn.end_signals import KILLED
 
 
 def run_rank(arguments: tuple[str, ...], folder: Path) -> None:

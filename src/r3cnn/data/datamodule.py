@@ -22,6 +22,7 @@ from r3cnn.data.reading import read_annotations
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
+from r3cnn.end_signals import leave_signals_to_parent
 
 log = logging.getLogger(__name__)
 
@@ -252,6 +253,7 @@ class CocoDataModule(L.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self._workers,
+            worker_init_fn=leave_signals_to_parent,
             persistent_workers=self._workers > 0,
             multiprocessing_context=_start_method() if self._workers else None,
             pin_memory=self._pin_memory and torch.cuda.is_available(),

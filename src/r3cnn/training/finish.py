@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from r3cnn.end_signals import SIGNALS
 from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
 from r3cnn.training.checkpoint_io import SeveralCheckpoints
 from r3cnn.training.module import TrainingModule, flat_ap
@@ -34,6 +35,7 @@ def evaluate_final_weights(
     """
     last = checkpoints / "last.ckpt"
     trainer.save_checkpoint(last)
+    SIGNALS.release()
     if trainer.limit_val_batches == 0:
         module.result = unvalidated(len(module.model.schedule.eval_heads), module.info.category_ids)
     elif module.result is None or module.result_step != trainer.global_step:

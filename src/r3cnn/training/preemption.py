@@ -1,4 +1,4 @@
-"""A run that is told to leave its machine saves itself and, in a SLURM job, queues the job again."""
+"""A run that is told to leave its machine saves itself and, in a SLURM job at SIGUSR1, queues the job again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 from pathlib import Path
-from types import FrameType
 
 import lightning
 import torch
@@ -16,27 +14,28 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from r3cnn.batch import Batch
+from r3cnn.end_signals import SIGNALS, TO_BE_CONTINUED, status_of
 
 log = logging.getLogger(__name__)
-SIGNAL = signal.SIGUSR1  # what SLURM is asked to send, see conf/launcher/slurm.yaml
 JOB = "SLURM_JOB_ID"
-LEFT_EARLY = 75  # exit status EX_TEMPFAIL: not done, to be tried again
 
 
 class Preemption(Checkpoint):
-    """Leaves at SIGUSR1, at a step that all ranks agree on, so that the resumed run equals an undisturbed one.
+    """Leaves at a signal, at a step that all ranks agree on, so that the resumed run equals an undisturbed one.
 
     Ranks see a signal at different steps, so now and then they ask each other whether anyone has. Then the checkpoint
     is saved where nothing is half done: after an optimizer step that no validation follows, or at the very end of an
-    epoch. One step later, when all loggers have their numbers, the job is queued again and every rank ends with status
-    75. In the final evaluation there is nothing to save. Within training nobody asks as long as a validation lasts: the
-    time between the signal and the end of the job must be longer than it.
+    epoch. One step later, when all loggers have their numbers, every rank ends: with status 75 at SIGUSR1, once the job
+    is queued again, and at SIGTERM, SIGINT and SIGHUP as a process does that they kill. In the final evaluation there
+    is nothing to save. Within training nobody asks as long as a validation lasts: the time between the signal and the
+    end of the job must be longer than it.
 
     It counts as a checkpoint callback to have its turn after all others, whose state it saves.
 
     Args:
         checkpoint: Where the checkpoint goes; the run is resumed from there.
-        every_n_steps: Optimizer steps, or batches of the final evaluation, between two questions; at least 1.
+        every_n_steps: Optimizer steps, or batches of the final evaluation, between two questions; at least 1. A single
+            process looks after every one.
 
     Raises:
         ValueError: If ``every_n_steps`` is less than 1.
@@ -47,16 +46,30 @@ class Preemption(Checkpoint):
             raise ValueError(f"every_n_steps is {every_n_steps}: at least 1 is needed")
         self.checkpoint = Path(checkpoint)
         self.every_n_steps = every_n_steps
-        self._is_told = False  # this rank alone
-        self._is_agreed = False
+        self._agreed: signal.Signals | None = None
         self._is_saved = False
         self._common_batches = 0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Listens from here on, after the stage as well; what started the job may have held back a signal until now."""
-        if threading.current_thread() is threading.main_thread():  # Python's only one for signals
-            signal.signal(SIGNAL, self._note)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGNAL])
+        """Lets a signal through that what started the job has held back until now."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [TO_BE_CONTINUED])
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """From here on, until the final weights are saved, a signal does not end the process, this callback does."""
+        SIGNALS.is_deferred = True
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Nobody asks any more."""
+        SIGNALS.is_deferred = False
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves, if a signal has come after the last question."""
+        if self._is_anyone_told(trainer):
+            if not self._is_saved:
+                self._save(trainer)
+            self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leaves, if the checkpoint was saved at the end of the epoch before."""
@@ -65,8 +78,7 @@ class Preemption(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Asks and saves after an epoch and its validation."""
-        self._is_agreed = self._is_agreed or self._is_anyone_told(trainer)
-        if self._is_agreed:
+        if self._is_anyone_told(trainer):
             self._save(trainer)
 
     def on_train_batch_start(
@@ -87,9 +99,7 @@ class Preemption(Checkpoint):
         """Asks the other ranks now and then, and saves once they agree."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
             return  # more is to be done for this epoch, or for this step
-        if not self._is_agreed and trainer.global_step % self.every_n_steps == 0:
-            self._is_agreed = self._is_anyone_told(trainer)
-        if self._is_agreed:
+        if self._is_time_to_ask(trainer, trainer.global_step) and self._is_anyone_told(trainer):
             self._save(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -110,14 +120,19 @@ class Preemption(Checkpoint):
     ) -> None:
         """Leaves during the final evaluation, which is started anew from the final weights."""
         is_final = trainer.state.fn == TrainerFn.VALIDATING and batch_idx < self._common_batches
-        if is_final and (batch_idx + 1) % self.every_n_steps == 0 and self._is_anyone_told(trainer):
+        if is_final and self._is_time_to_ask(trainer, batch_idx + 1) and self._is_anyone_told(trainer):
             self._leave(trainer)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._is_told = True
+    def _is_time_to_ask(self, trainer: lightning.Trainer, count: int) -> bool:
+        return self._agreed is not None or trainer.world_size == 1 or count % self.every_n_steps == 0
 
     def _is_anyone_told(self, trainer: lightning.Trainer) -> bool:
-        return bool(trainer.strategy.reduce_boolean_decision(self._is_told, all=False))
+        """Whether any rank is; all of them agree on the signal."""
+        if self._agreed is None:
+            told = torch.tensor(int(SIGNALS.told or 0), device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(told, reduce_op="max"))
+            self._agreed = signal.Signals(number) if number else None
+        return self._agreed is not None
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.checkpoint)
@@ -129,17 +144,19 @@ class Preemption(Checkpoint):
         Raises:
             SystemExit: Always.
         """
+        assert self._agreed is not None
         for logger in trainer.loggers:
             logger.save()
         if trainer.is_global_zero:
-            log.info("told to leave at step %d by %s", trainer.global_step, SIGNAL.name)
-        if JOB in os.environ:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, for the job that it takes off the machine
+            step, name = trainer.global_step, self._agreed.name
+            log.info("told to leave at step %d by %s; resume=last goes on from %s", step, name, self.checkpoint)
+        if JOB in os.environ and self._agreed == TO_BE_CONTINUED:
+            SIGNALS.ignore()
             trainer.strategy.barrier()
             if trainer.is_global_zero:
                 requeue_job()
             trainer.strategy.barrier()
-        raise SystemExit(LEFT_EARLY)
+        raise SystemExit(status_of(self._agreed))
 
 
 def requeue_job() -> None:

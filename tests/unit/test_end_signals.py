@@ -1,0 +1,86 @@
+"""Real processes that are asked to end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import hashlib, sys, time
+from r3cnn.end_signals import SIGNALS
+with SIGNALS.handled(may_continue=True):
+    SIGNALS.is_deferred = "deferred" in sys.argv
+    print("ready", flush=True)
+    end = time.monotonic() + 60
+    while SIGNALS.told is None and time.monotonic() < end:
+        time.sleep(0.01)
+    print("told", SIGNALS.told.name, flush=True)
+    if "stuck" in sys.argv:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no statement of Python's ends, as in a long step
+    time.sleep(1)
+    SIGNALS.release()
+"""
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+
+
+def start(*words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-c", PROGRAM, *words]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_the_first_signal_ends_the_process_with_a_line_and_its_status(number: signal.Signals) -> None:
+    process = start()
+    process.send_signal(number)
+    assert process.communicate(timeout=60) == ("", f"r3cnn: ended by {number.name}\n")
+    assert process.returncode == CODES[number]
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_deferred_signal_ends_the_process_when_it_is_released_though_it_comes_twice_as_from_timeout(
+    number: signal.Signals,
+) -> None:
+    process = start("deferred")
+    process.send_signal(number)
+    time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert output == f"told {number.name}\n"
+    assert errors.splitlines()[-1] == f"r3cnn: ended by {number.name}"
+    assert process.returncode == CODES[number]
+
+
+def test_a_second_signal_ends_the_process_at_once_even_where_python_has_no_say() -> None:
+    process = start("deferred", "stuck")
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "told SIGTERM\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == -signal.SIGINT
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
+    process = start(before=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_the_signal_that_asks_to_be_continued_is_noted_alone() -> None:
+    process = start()
+    process.send_signal(signal.SIGUSR1)
+    output, errors = process.communicate(timeout=60)
+    assert (output, errors, process.returncode) == ("told SIGUSR1\n", "", 0)
