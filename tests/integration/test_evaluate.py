@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from tiny_runs import Cli, Train
 from torch import Tensor
 
@@ -187,22 +189,64 @@ def test_predict_writes_overlays_and_results_that_name_their_file(trained: Path,
     assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"{name}.png" for name in images]
 
 
-def test_predict_does_the_other_images_before_it_fails_for_a_file_that_it_cannot_read(
+def test_predict_leaves_out_what_it_cannot_read_and_tells_images_of_the_same_name_apart(
     trained: Path, cli: Cli, tmp_path: Path
 ) -> None:
     data = OmegaConf.load(trained / "config.yaml").data
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(Path(data.root) / data.val.images, photos)
-    images = sorted(path.name for path in photos.iterdir())
+    images = sorted(photos.iterdir())
+    (photos / "deep").mkdir()
+    shutil.copy(images[0], photos / "deep")
+    Image.open(images[0]).save(photos / "deep" / f"{images[0].stem}.jpg")
     (photos / "00000.png").write_text("broken")
-    checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
-    with pytest.raises(ValueError, match=r"1 of 4 files could not be read as images: 00000\.png"):
-        cli("predict", checkpoint, f"source={photos}", "device=cpu", "score_threshold=0.0", f"output_dir={out}")
+    (photos / "00000.mpeg").write_text("no image")
+    call = ("predict", f"checkpoint={trained}/checkpoints/last.ckpt", "device=cpu", "score_threshold=0.0")
+    cli(*call, f"source=[{photos},{photos}/deep,{images[1]}]", "pictures=2", f"output_dir={out}")
     entries = json.loads((out / "detections.json").read_text())
-    assert {entry["image_id"] for entry in entries} <= {2, 3, 4}
-    assert entries
-    assert sorted(path.name for path in (out / "pictures").iterdir()) == [f"{name}.png" for name in images]
-    assert "00000.png: cannot be read as an image" in (out / "predict.log").read_text()
+    names = ["00000.png", *(path.name for path in images), f"deep/{images[0].stem}.jpg", f"deep/{images[0].name}"]
+    assert {(entry["image_id"], entry["file_name"]) for entry in entries} == set(enumerate(names[1:], start=2))
+    by_name = {name: [entry["score"] for entry in entries if entry["file_name"] == name] for name in names}
+    assert by_name[f"deep/{images[0].name}"] == by_name[images[0].name]
+    drawn = {path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.png")}
+    assert drawn == {f"{path.name}.png" for path in images[:2]}
+    text = (out / "predict.log").read_text()
+    assert "00000.png: cannot be read as an image: it is of no known format" in text
+    assert "left out 1 of 6 files, which cannot be read: ['00000.png']" in text
+    assert "skipped 1 files that are no images: 00000.mpeg" in text
+    cli(*call, f"source={photos}", "recursive=true", "pictures=0", f"output_dir={tmp_path}/all")
+    assert json.loads((tmp_path / "all/detections.json").read_text()) == entries
+    assert not (tmp_path / "all/pictures").exists()
+    with pytest.raises(ValueError, match=r"none of 1 files can be read as an image.*00000\.png"):
+        cli(*call, f"source={photos}/00000.png", f"output_dir={tmp_path}/none")
+    with pytest.raises(ValueError, match="pictures is -1: a number of images >= 0 is needed"):
+        cli(*call, f"source={photos}", "pictures=-1", f"output_dir={tmp_path}/none")
+
+
+def test_predict_reads_grey_values_as_it_is_told_or_as_in_training(trained: Path, cli: Cli, tmp_path: Path) -> None:
+    from r3cnn import Predictor
+
+    data = OmegaConf.load(trained / "config.yaml").data
+    photo = next((Path(data.root) / data.val.images).iterdir())
+    grey = np.asarray(Image.open(photo).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 16 + 5).save(tmp_path / "12.png")
+    call = ("predict", f"checkpoint={trained}/checkpoints/last.ckpt", "device=cpu", f"source={tmp_path}")
+    for name, option in (("as_trained", "null"), ("twelve", "[5,4085]")):
+        cli(*call, f"image_range={option}", "pictures=0", f"output_dir={tmp_path}/{name}")
+
+    def scores(folder: str, name: str) -> list[float]:
+        return [float(str(entry["score"])) for entry in found_in(tmp_path / folder) if entry["file_name"] == name]
+
+    assert scores("twelve", "12.png") == scores("twelve", "8.png") == scores("as_trained", "8.png") != []
+    assert scores("as_trained", "12.png") != scores("twelve", "12.png")
+    checkpoint = torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
+    checkpoint["r3cnn"]["preprocessing"]["image_range"] = [5, 4085]
+    torch.save(checkpoint, tmp_path / "twelve.ckpt")
+    predictor = Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu")
+    assert [entry["score"] for entry in predictor(tmp_path / "12.png")] == scores("twelve", "12.png")
+    with pytest.raises(ValueError, match=r"8\.png: .*max_megapixels=0\.001"):
+        Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu", max_megapixels=0.001)(tmp_path / "8.png")
 
 
 def test_three_lines_of_python_find_the_objects_that_evaluation_found(trained: Path) -> None:

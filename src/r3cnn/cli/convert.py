@@ -72,7 +72,9 @@ def _import(config: DictConfig, output: Path) -> Report:
     ids = tuple(config.category_ids or torchvision.category_ids_of(classes))
     data = {**data, "classes": list(classes), "mean": list(norm.mean), "std": list(norm.std)}
     size = (int(config.data.image_size[0]), int(config.data.image_size[1]))
-    info = CheckpointInfo(model, data, classes, ids, Preprocessing(norm.mean, norm.std, size))
+    info = CheckpointInfo(
+        model, data, classes, ids, Preprocessing(norm.mean, norm.std, size, config.data.get("image_range"))
+    )
     save_weights(output, info, completed(weights, config, network))
     translation = source.translation
     note = None if translation.unfilled else alternatives(source.shapes, network[ROWS][0] - 1, source.loops, model)

@@ -68,7 +68,9 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     data = build_data(plain(config.data), trusted=None)
     data.prepare_data()
     found = {
-        name: inspect(split, data.classes, may_lack_classes=name == "val", workers=config.data.workers)
+        name: inspect(
+            split, data.classes, may_lack_classes=name == "val", workers=config.data.workers, reader=data.reader
+        )
         for name, split in (("train", data.train), ("val", data.val))
         if split is not None
     }
@@ -89,7 +91,9 @@ def _val_alone(config: DictConfig) -> Found:
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
-    found = inspect(data.val_split, data.classes, may_lack_classes=True, workers=config.data.workers)
+    found = inspect(
+        data.val_split, data.classes, may_lack_classes=True, workers=config.data.workers, reader=data.reader
+    )
     return _entry(found, _statistics(found, data))
 
 

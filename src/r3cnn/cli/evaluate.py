@@ -41,7 +41,7 @@ def run(config: DictConfig) -> None:
     if not is_own_data:
         check_drawing_folder(data_config)
     data = build_data(data_config, None if is_own_data else trusted_targets(trusted))
-    preprocessing = Preprocessing(data.mean, data.std, data.image_size)
+    preprocessing = Preprocessing(data.mean, data.std, data.image_size, data.reader.image_range)
     module = EvaluationModule(model, build_metric(plain(config.evaluation), data), preprocessing)
     module.options = evaluation_options(config.evaluation)
     trainer = build_trainer(config, evaluation_facts(config, model.schedule))
@@ -86,6 +86,7 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "image_size": list(config.image_size or preprocessing.image_size),
+        "image_range": data.get("image_range") or (preprocessing.image_range and list(preprocessing.image_range)),
     }
     for key in ("eval_batch_size", "workers"):
         if config[key] is not None:

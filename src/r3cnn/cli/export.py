@@ -14,7 +14,7 @@ from torch import Tensor
 from r3cnn import __version__
 from r3cnn.cli.configs import path_of
 from r3cnn.cli.predict import image_files
-from r3cnn.data.loading import read_image
+from r3cnn.data.loading import ImageReader
 from r3cnn.data.scenes import draw_scene
 from r3cnn.data.transforms import resize_image
 from r3cnn.detector import RCNN
@@ -45,7 +45,7 @@ def run(config: DictConfig) -> None:
     sizes = FixedSizes(image_size, config.batch_size, config.proposals, config.detections)
     model = with_sizes(model, sizes)
     source = None if config.example is None else path_of(config, "example")
-    images = list(example_images(source, sizes.image))
+    images = list(example_images(source, sizes.image, ImageReader(info.preprocessing.image_range)))
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f"{output.stem}.draft{output.suffix}")
     try:
@@ -90,6 +90,7 @@ def describe(model: RCNN, info: CheckpointInfo, sizes: FixedSizes) -> dict[str, 
         "mean": list(image.mean),
         "std": list(image.std),
         "trained_image_size": list(image.image_size),
+        "image_range": image.image_range and list(image.image_range),
         "score_threshold": detection.score_threshold,
         "nms_threshold": detection.nms_threshold,
         "mask_threshold": detection.mask_threshold,
@@ -98,9 +99,10 @@ def describe(model: RCNN, info: CheckpointInfo, sizes: FixedSizes) -> dict[str, 
     }
 
 
-def example_images(source: Path | None, limit: Size) -> Iterator[Tensor]:
+def example_images(source: Path | None, limit: Size, reader: ImageReader) -> Iterator[Tensor]:
     """(3, h, w) uint8 images as large as ``limit`` allows: those of ``source``, or drawn shapes."""
-    for image in drawn_images() if source is None else map(read_image, image_files(source)):
+    files = [] if source is None else image_files(source, is_recursive=False)
+    for image in drawn_images() if source is None else map(reader, files):
         height, width = image.shape[-2:]
         scale = min(limit[0] / height, limit[1] / width)
         size = (max(round(height * scale), 1), max(round(width * scale), 1))

@@ -1,20 +1,22 @@
-"""``r3cnn predict``: overlays and COCO results for an image or a folder of images."""
+"""``r3cnn predict``: overlays and COCO results for images, or folders of them."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-from PIL import Image
+from omegaconf import DictConfig, ListConfig
 
 from r3cnn.cli.configs import path_of, plain, settle
 from r3cnn.cli.earlier_run import refuse_used
 from r3cnn.cli.modes import set_modes
+from r3cnn.cli.outcome import left_out_on_error
 from r3cnn.cli.parts import chosen_views, save_config
-from r3cnn.data.loading import ImageError, read_image
+from r3cnn.data.loading import ImageError, find_images
 from r3cnn.training.checkpoint import restore_model
 from r3cnn.training.predictor import FoundObject, Predictor
 
@@ -22,72 +24,107 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Finds objects in every image of ``source``; image ids count from 1 in the order of the file names.
+    """Finds objects in every image of ``source``; image ids count from 1 in the order of the files.
+
+    Files that cannot be read are named, counted and left out.
 
     Raises:
-        ImageError: At the end, if there were files that cannot be read; the others are done by then.
+        ImageError: If there is no file that can be read.
+        ValueError: For a setting that makes no sense.
     """
     from r3cnn.reporting.figures import overlay
 
+    pictures = config.pictures
+    if pictures is not None and (isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0):
+        raise ValueError(f"pictures is {pictures!r}: a number of images >= 0 is needed, or null for all")
     output_dir = settle(config)
     refuse_used(output_dir, way_out="")
-    paths = image_files(Path(config.source))
+    paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / "pictures")
+    names = names_of(paths, sources_of(config.source))
     predictor = load_predictor(config)
     save_config(plain(config), output_dir / "config.yaml")
     entries: list[FoundObject] = []
-    unreadable: list[Path] = []
-    for image_id, path in enumerate(paths, start=1):
+    unreadable: list[str] = []
+    for image_id, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
-            detections, size = predictor.detect(path)
+            image = predictor.reader(path)
         except ImageError as error:
             log.error("%s", error)
-            unreadable.append(path)
+            unreadable.append(name)
             continue
-        entries += predictor.entries(detections[-1], size, path, image_id)
-        picture = output_dir / "pictures" / f"{path.name}.png"
-        overlay(
-            read_image(path),
-            detections[-1].to("cpu"),
-            predictor.info.classes,
-            picture,
-            score_threshold=config.score_threshold,
-        )
-        drawn = int((detections[-1].scores >= config.score_threshold).sum())
-        log.info("%s: %d objects with score >= %g, drawn in %s", path, drawn, config.score_threshold, picture)
+        detections, size = predictor.detect(image)
+        found, threshold, place = detections[-1].to("cpu"), config.score_threshold, ""
+        entries += predictor.entries(found, size, name, image_id)
+        if pictures is None or image_id - len(unreadable) <= pictures:
+            picture = output_dir / "pictures" / f"{name}.png"
+            with left_out_on_error(str(picture)):
+                overlay(image, found, predictor.info.classes, picture, score_threshold=threshold)
+                place = f", drawn in {picture}"
+        log.info("%s: %d objects with score >= %g%s", path, (found.scores >= threshold).sum(), threshold, place)
+    if len(unreadable) == len(paths):
+        raise ImageError(f"none of {len(paths)} files can be read as an image, see above; first: {paths[0]}")
     (output_dir / "detections.json").write_text(json.dumps(entries, allow_nan=False) + "\n", encoding="utf-8")
     print(f"{len(entries)} detections in {len(paths) - len(unreadable)} images: {output_dir / 'detections.json'}")
     if unreadable:
-        names = ", ".join(path.name for path in unreadable)
-        raise ImageError(f"{len(unreadable)} of {len(paths)} files could not be read as images: {names}")
+        log.warning("left out %d of %d files, which cannot be read: %s", len(unreadable), len(paths), unreadable)
 
 
 def load_predictor(config: DictConfig) -> Predictor:
-    """The checkpoint's network with the loops, modes, views and image size that are asked for.
+    """The checkpoint's network with the loops, modes, views, image size and grey values that are asked for.
 
     Raises:
         ValueError: If the checkpoint is refused, or one of them makes no sense.
     """
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     set_modes(model, config)
-    if config.image_size is not None:
-        preprocessing = replace(info.preprocessing, image_size=tuple(config.image_size))
-        info = replace(info, preprocessing=preprocessing)
-    return Predictor(model, info, config.device, chosen_views(config.evaluation))
+    given = {key: tuple(config[key]) for key in ("image_size", "image_range") if config[key] is not None}
+    info = replace(info, preprocessing=replace(info.preprocessing, **given))
+    views = chosen_views(config.evaluation)
+    return Predictor(model, info, config.device, views, max_megapixels=config.max_megapixels)
 
 
-def image_files(source: Path) -> list[Path]:
-    """The image itself, or the images directly inside a folder, by name.
+def sources_of(source: object) -> list[Path]:
+    """``source``, which is one path or a list of them, as absolute paths.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        ValueError: If it names nothing.
     """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise FileNotFoundError(f"source={source}: no such image or folder")
-    formats = Image.registered_extensions()  # some can only be written, such as PDF
-    suffixes = {suffix for suffix, name in formats.items() if name in Image.OPEN}
-    found = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in suffixes)
-    if not found:
-        raise FileNotFoundError(f"source={source}: the folder holds no image")
-    return found
+    given = list(source) if isinstance(source, ListConfig | list | tuple) else [source]
+    if not given or any(one is None or one == "" for one in given):
+        raise ValueError(f"source={source}: an image, a folder of images, or a list of them is needed")
+    return [Path(os.path.abspath(Path(str(one)).expanduser())) for one in given]
+
+
+def image_files(source: object, *, is_recursive: bool, leave_out: Path | None = None) -> list[Path]:
+    """The images that ``source`` names, and those in the folders that it names, each once.
+
+    Args:
+        source: A path or a list of them.
+        is_recursive: Whether folders in folders are looked through.
+        leave_out: Folder that is not, because pictures are drawn into it.
+
+    Raises:
+        FileNotFoundError: If one of them is not there, or is a folder without an image.
+        ValueError: If it names nothing.
+    """
+    found: list[Path] = []
+    for path in sources_of(source):
+        if not path.is_dir():
+            if not path.exists():
+                raise FileNotFoundError(f"source={path}: no such image or folder")
+            found.append(path)
+            continue
+        inside = [one for one in find_images(path, recursive=is_recursive) if leave_out not in one.parents]
+        if not inside:
+            below = 0 if is_recursive else len(find_images(path, recursive=True))
+            hint = f"; recursive=true takes the {below} in its sub-folders" if below else ""
+            raise FileNotFoundError(f"source={path}: the folder holds no image{hint}")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def names_of(paths: Sequence[Path], sources: Sequence[Path]) -> list[str]:
+    """Names that tell images of several folders apart: paths below the folder that all sources lie in."""
+    folders = [source if source.is_dir() else source.parent for source in sources]
+    above = os.path.commonpath(folders)
+    return [path.relative_to(above).as_posix() for path in paths]

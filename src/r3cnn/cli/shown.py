@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import torch
 
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import Example
-from r3cnn.data.loading import collate
+from r3cnn.data.loading import ImageError, collate
 from r3cnn.data.samplers import Draw
 from r3cnn.structures import Detections
 from r3cnn.training.module import EvaluationModule
+
+log = logging.getLogger(__name__)
 
 
 def examples_with_loops(
@@ -32,7 +35,11 @@ def examples_with_loops(
     count = min(count, len(images))
     module.eval()
     for index in [position * len(images) // count for position in range(count)]:
-        example = images[Draw(0, index)]
+        try:
+            example = images[Draw(0, index)]
+        except ImageError as error:  # it may have been readable when it was evaluated
+            log.warning("no picture of it: %s", error)
+            continue
         batch = collate([example]).to(module.device)
         with torch.inference_mode():
             shown = module.model.inspect(module.normalized(batch), batch.sizes, module.options.views)

@@ -189,7 +189,7 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
         data=plain(config.data),
         classes=data.classes,
         category_ids=data.category_ids,
-        preprocessing=Preprocessing(data.mean, data.std, data.image_size),
+        preprocessing=Preprocessing(data.mean, data.std, data.image_size, data.reader.image_range),
     )
     settings = TrainingSettings(
         optimizer=checked(instantiate(plain(config.optimizer)), OptimizerSettings, "optimizer"),

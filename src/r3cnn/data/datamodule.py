@@ -17,7 +17,7 @@ from r3cnn.batch import Example
 from r3cnn.data.augmentation import Augmentation
 from r3cnn.data.checks import OnBadAnnotation, Rejected
 from r3cnn.data.dataset import PAPER, CocoDataset, Crowd
-from r3cnn.data.loading import ImageError, collate
+from r3cnn.data.loading import MAX_MEGAPIXELS, ImageError, ImageReader, collate, warn_of_first
 from r3cnn.data.reading import read_annotations
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
@@ -55,6 +55,8 @@ class CocoDataModule(L.LightningDataModule):
             when they are there.
         pin_memory: Whether batches are pinned for an asynchronous copy, where there is a GPU.
         index_cache: Folder that the checked index of a large annotation file is kept in; None keeps nothing.
+        image_range: Grey values (low, high) that become 0 and 255 in images of more than 8 bits, see `ImageReader`.
+        max_megapixels: Images with more pixels are refused; None accepts any.
 
     Raises:
         ValueError: For a value out of range.
@@ -81,6 +83,8 @@ class CocoDataModule(L.LightningDataModule):
         prepare: Callable[[], None] | None = None,
         pin_memory: bool = False,
         index_cache: str | Path | None = None,
+        image_range: Sequence[float] | None = None,
+        max_megapixels: float | None = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
         _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers, seed=seed)
@@ -95,6 +99,7 @@ class CocoDataModule(L.LightningDataModule):
         self.classes = tuple(classes)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.mean, self.std = tuple(mean), tuple(std)
+        self.reader = ImageReader(image_range, max_megapixels)
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._workers, self._pin_memory = workers, pin_memory
         self._seed, self._flip = seed, flip
@@ -170,7 +175,7 @@ class CocoDataModule(L.LightningDataModule):
 
         Raises:
             AnnotationError: For a bad annotation file.
-            ImageError: If the first image is not there.
+            ImageError: If the first image is not there or cannot be read.
         """
         if self.val is not None:
             log.debug("%d validation images", len(self.val_set))
@@ -236,6 +241,7 @@ class CocoDataModule(L.LightningDataModule):
         first = split.image_folder / str(annotations.file_names[indices[0]])
         if not first.exists():
             raise ImageError(f"{first}: there is no such image; {split.annotation_file} names it")
+        warn_of_first(first, self.reader)
         return CocoDataset(
             annotations,
             split.image_folder,
@@ -245,6 +251,7 @@ class CocoDataModule(L.LightningDataModule):
             augmentation=augmentation,
             seed=self._seed,
             crowd=self._crowd,
+            reader=self.reader,
         )
 
     def _loader(self, images: CocoDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader[Example]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from r3cnn.batch import Example
 from r3cnn.data.annotations import Annotations
 from r3cnn.data.augmentation import Augmentation
-from r3cnn.data.loading import ImageError, read_image
+from r3cnn.data.loading import LEAVING_OUT, ImageError, ImageReader
 from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
 from r3cnn.structures import Size
@@ -21,6 +21,7 @@ from r3cnn.structures import Size
 Crowd = Literal["drop", "ignore"]
 PAPER = Augmentation()
 """Every image at the same bounds, in its own colours."""
+IN_8_BITS = ImageReader()
 
 
 class CocoDataset(Dataset[Example]):
@@ -36,6 +37,7 @@ class CocoDataset(Dataset[Example]):
         seed: Seed of the run, >= 0; with epoch and image id it decides on flip and augmentation.
         crowd: ``drop``: crowds count as background, as in the authors' code; ``ignore``: their boxes are handed out,
             so that boxes inside them are neither positive nor negative.
+        reader: How the image files become pixels.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class CocoDataset(Dataset[Example]):
         augmentation: Augmentation = PAPER,
         seed: int = 0,
         crowd: Crowd = "drop",
+        reader: ImageReader = IN_8_BITS,
     ) -> None:
         self.annotations = annotations
         self._folder = folder
@@ -58,6 +61,7 @@ class CocoDataset(Dataset[Example]):
         self._augmentation = augmentation
         self._seed = seed
         self._crowd = crowd
+        self._reader = reader
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -86,7 +90,10 @@ class CocoDataset(Dataset[Example]):
         index = int(self._indices[draw.item])
         image_id = int(self.annotations.image_ids[index])
         path = self._folder / str(self.annotations.file_names[index])
-        pixels = read_image(path)
+        try:
+            pixels = self._reader(path)
+        except ImageError as error:
+            raise ImageError(f"{error}; {LEAVING_OUT}") from error
         original_size = (pixels.shape[-2], pixels.shape[-1])
         _check_size(path, original_size, self.annotations.size(index))
         key = (self._seed, draw.epoch, image_id % 2**64)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import numpy as np
 from r3cnn.data.annotations import Annotations, classes_of, read_index
 from r3cnn.data.checks import AnnotationError, checked_file_name, checked_size, named
 from r3cnn.data.coco_file import entries_of, parsed, read_bytes
-from r3cnn.data.loading import ImageError, is_turned, read_image
+from r3cnn.data.loading import SIXTEEN_BITS, ImageError, ImageFacts, ImageReader, is_image_file, proposed_range
 from r3cnn.data.segmentation import decode
 from r3cnn.data.split import Split
 from r3cnn.structures import Size
 
 FILES_PER_TASK = 16
+IN_8_BITS = ImageReader()
 MASK_TOLERANCE, MASK_TOLERANCE_SHARE = 3.0, 0.1
 """Pixels, and part of its longer side, by which a box may miss its mask; annotation tools round and simplify."""
 
@@ -43,7 +45,14 @@ class Inspection:
     digests: dict[str, str]
 
 
-def inspect(split: Split, classes: Sequence[str], *, may_lack_classes: bool, workers: int) -> Inspection:
+def inspect(
+    split: Split,
+    classes: Sequence[str],
+    *,
+    may_lack_classes: bool,
+    workers: int,
+    reader: ImageReader = IN_8_BITS,
+) -> Inspection:
     """Checks every record and decodes every image, those of bad records as well.
 
     A file of other classes is that problem, and is looked through with its own classes.
@@ -53,31 +62,35 @@ def inspect(split: Split, classes: Sequence[str], *, may_lack_classes: bool, wor
         classes: Names of the K classes in label order.
         may_lack_classes: Whether the file's categories may be a part of ``classes``.
         workers: Processes that decode images; 0 decodes in this one.
+        reader: How images become pixels.
     """
     try:
         annotations, found = read_index(split.annotation_file, classes, may_lack_classes=may_lack_classes)
     except AnnotationError as error:
-        return _inspect_with_own_classes(split, classes, error, workers)
+        return _inspect_with_own_classes(split, classes, error, workers, reader)
     files = [*_sound_images(annotations), *_images_of_bad_records(annotations)]
-    looks = _look_at_all([(split.image_folder / file.name, file.size) for file in files], workers)
-    problems, digests, turned = list(found.found), {}, []
+    looks = _look_at_all([(split.image_folder / file.name, file.size) for file in files], workers, reader)
+    problems, digests, facts = list(found.found), {}, {}
     for file, look in zip(files, looks, strict=True):
         if look.problem:
             problems.append(f"{file.label} ({file.name}) {look.problem}")
         else:
             digests[file.name] = look.digest
-            turned += [file.name] if look.is_turned else []
+        if look.facts is not None:
+            facts[file.name] = look.facts
     names = [file.name for file in files]
     notes = [*_repeated_files(names, digests), *_unnamed_files(split.image_folder, names)]
     notes += [
-        *_turned_files(turned),
+        *_notes_on_pixels(facts, reader),
         *_suspicious_objects(annotations),
         *_classes_without_objects(annotations, classes),
     ]
     return Inspection(split.annotation_file, tuple(dict.fromkeys(problems)), tuple(notes), annotations, digests)
 
 
-def _inspect_with_own_classes(split: Split, classes: Sequence[str], error: AnnotationError, workers: int) -> Inspection:
+def _inspect_with_own_classes(
+    split: Split, classes: Sequence[str], error: AnnotationError, workers: int, reader: ImageReader
+) -> Inspection:
     nothing_else = Inspection(split.annotation_file, (str(error),), (), None, {})
     try:
         own = classes_of(split.annotation_file)[0]
@@ -85,7 +98,7 @@ def _inspect_with_own_classes(split: Split, classes: Sequence[str], error: Annot
         return nothing_else
     if set(own) == set(classes):  # then it was something else
         return nothing_else
-    found = inspect(split, own, may_lack_classes=False, workers=workers)
+    found = inspect(split, own, may_lack_classes=False, workers=workers, reader=reader)
     return replace(found, problems=tuple(dict.fromkeys((str(error), *found.problems))), annotations=None)
 
 
@@ -138,32 +151,36 @@ def shared_images(one: Inspection, other: Inspection) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one image file turned out to be: a problem, or a digest of its content and whether EXIF turns it."""
+    """What one image file turned out to be: a problem, or a digest of its content; and its facts if it was decoded."""
 
     problem: str
     digest: str = ""
-    is_turned: bool = False
+    facts: ImageFacts | None = None
 
 
-def _look_at_all(files: Sequence[tuple[Path, Size | None]], workers: int) -> Iterator[_Look]:
+def _look_at_all(files: Sequence[tuple[Path, Size | None]], workers: int, reader: ImageReader) -> Iterator[_Look]:
+    look = partial(_look, reader)
     if workers == 0:
-        yield from map(_look, files)
+        yield from map(look, files)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_look, files, chunksize=FILES_PER_TASK)
+        yield from pool.map(look, files, chunksize=FILES_PER_TASK)
 
 
-def _look(file: tuple[Path, Size | None]) -> _Look:
+def _look(reader: ImageReader, file: tuple[Path, Size | None]) -> _Look:
     path, size = file
     if not path.is_file():
         return _Look(f"is not in {path.parent}")
     try:
-        height, width = read_image(path).shape[-2:]
+        facts = reader.examine(path)
     except ImageError as error:
         return _Look(str(error).removeprefix(f"{path}: "))
-    if size is not None and (height, width) != size:
+    if facts.problem:
+        return _Look(f"cannot be used: {facts.problem}", facts=facts)
+    if size is not None and facts.size != size:
+        height, width = facts.size
         return _Look(f"is {height} px high and {width} px wide after EXIF rotation, annotated are {list(size)}")
-    return _Look("", hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), is_turned(path))
+    return _Look("", hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), facts)
 
 
 def _repeated_files(names: Sequence[str], digests: dict[str, str]) -> Iterator[str]:
@@ -178,18 +195,48 @@ def _repeated_files(names: Sequence[str], digests: dict[str, str]) -> Iterator[s
             yield f"image files {', '.join(copies)} have the same content"
 
 
-def _turned_files(names: Sequence[str]) -> Iterator[str]:
-    """A turned square has the size of the picture that was not turned, so its size does not tell what was annotated."""
-    if names:
-        yield (
-            f"{len(names)} image files are turned or mirrored by their EXIF tag, as are the images that the network "
-            f"sees: their objects have to be annotated that way; first: {min(names)}"
-        )
+def _notes_on_pixels(facts: Mapping[str, ImageFacts], reader: ImageReader) -> Iterator[str]:
+    """What happens to the pixels of these files in silence.
+
+    A turned square has the size of the picture that was not turned, so its size does not tell what was annotated.
+    """
+    sentences = {
+        "are turned or mirrored by their EXIF tag, as are the images that the network sees: their objects have to be "
+        "annotated that way": [name for name, one in facts.items() if one.is_turned],
+        "hold several pages or frames, of which the first is used": [n for n, one in facts.items() if one.has_pages],
+        "have 16 bits per colour channel, of which the upper 8 are used": [n for n, one in facts.items() if one.is_cut],
+    }
+    for sentence, names in sentences.items():
+        if names:
+            yield f"{len(names)} image files {sentence}; first: {min(names)}"
+    yield from _grey_values([one for one in facts.values() if one.values is not None], len(facts), reader)
+
+
+def _grey_values(wide: Sequence[ImageFacts], num_images: int, reader: ImageReader) -> Iterator[str]:
+    """Which ``image_range`` fits the images of more than 8 bits, where another one is set."""
+    if not wide:
+        return
+    values = [value for one in wide for value in one.values or ()]
+    least, largest, has_floats = min(values), max(values), any(one.is_float for one in wide)
+    low, high = proposed_range((least, largest), is_float=has_floats)
+    start, stop = reader.image_range or SIXTEEN_BITS
+    levels = round(255 * min(1.0, (largest - least) / (stop - start))) + 1
+    if least < start or largest > stop:
+        effect = "values outside are " + ("refused" if reader.image_range is None else "clipped")
+    elif has_floats and reader.image_range is None:
+        effect = "floats are refused"
+    elif high - low < (stop - start) / 2:
+        effect = f"they become {levels} of 256 levels"
+    else:
+        return
+    yield (
+        f"{len(wide)} of {num_images} images have more than 8 bits, with grey values from {least:g} to {largest:g}: "
+        f"data.image_range=[{low:g},{high:g}] fits them; with [{start:g},{stop:g}] {effect}"
+    )
 
 
 def _unnamed_files(folder: Path, names: Iterable[str]) -> Iterator[str]:
-    wanted = {(folder / name).suffix.lower() for name in names}
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in wanted}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_image_file(path)}
     unnamed = there - set(names)
     if unnamed:
         yield f"{len(unnamed)} image files in {folder} are in no image record, first: {min(unnamed)}"

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from r3cnn.data.loading import ImageError, read_image
+from r3cnn.data.loading import IMAGE_SUFFIXES, MAX_MEGAPIXELS, ImageReader, find_images, is_image_file, opened, upright
 from r3cnn.structures import Size
 
 Layout = Literal["folders", "index"]
 Mask = npt.NDArray[np.bool_]
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+ENDINGS = " ".join(sorted(IMAGE_SUFFIXES))
 NAMED_AT_MOST = 3
 
 
@@ -37,6 +37,7 @@ class MaskReading:
         class_divisor: With ``index``, the class of number ``n`` is ``n // class_divisor`` (1000 for Cityscapes); None:
             all have ``class_name``.
         class_ids: With ``class_divisor``, the name of each class; numbers of other classes are no instances.
+        max_megapixels: Pictures and masks with more pixels are refused; None accepts any.
     """
 
     layout: Layout
@@ -45,6 +46,7 @@ class MaskReading:
     background: Sequence[int] = (0,)
     class_divisor: int | None = None
     class_ids: Mapping[int, str] = field(default_factory=dict)
+    max_megapixels: float | None = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
@@ -72,17 +74,18 @@ def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, 
             another size than its picture, or is not of the layout; the message names the file.
     """
     pictures = _pictures(images)
-    _check_masks_have_pictures(masks, {_key(picture, images) for picture in pictures}, reading.layout)
+    masks_of = _masks_by_picture(masks, {_key(picture, images) for picture in pictures}, reading.layout)
+    reader = ImageReader(max_megapixels=reading.max_megapixels)
+    instances = _from_folder if reading.layout == "folders" else _from_index
     records: list[dict[str, object]] = []
     entries: list[dict[str, object]] = []
     for image_id, picture in enumerate(pictures, start=1):
-        shape = read_image(picture).shape
-        size = (shape[-2], shape[-1])
+        size = reader.examine(picture).size
         name = picture.relative_to(images).as_posix()
         records.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         key = _key(picture, images)
-        instances = _from_folder if reading.layout == "folders" else _from_index
-        for class_name, mask in instances(masks, key, size, reading):
+        paths = masks_of.get(key)
+        for class_name, mask in instances(paths, masks / key, size, reading) if paths else ():
             entries.append({"image_id": image_id, "class": class_name, **_entry(mask)})
     names = sorted({str(entry["class"]) for entry in entries} | set(reading.class_ids.values()))
     ids = {name: number for number, name in enumerate(names or [reading.class_name], start=1)}
@@ -103,9 +106,11 @@ def write_coco(content: Mapping[str, object], file: Path) -> None:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not folder.is_dir():
+        raise ValueError(f"images={folder} is no folder")
+    found = find_images(folder, recursive=True)
     if not found:
-        raise ValueError(f"images={folder} holds no picture: one of {IMAGE_SUFFIXES} is needed")
+        raise ValueError(f"images={folder} holds no picture: a file that ends in one of {ENDINGS} is needed")
     seen: dict[Path, Path] = {}
     for path in found:
         other = seen.setdefault(_key(path, folder), path)
@@ -118,49 +123,47 @@ def _key(path: Path, folder: Path) -> Path:
     return path.relative_to(folder).with_suffix("")
 
 
-def _check_masks_have_pictures(masks: Path, pictures: set[Path], layout: Layout) -> None:
+def _masks_by_picture(masks: Path, pictures: set[Path], layout: Layout) -> dict[Path, list[Path]]:
+    """Mask files of each picture that has any, in the order of their names."""
     if not masks.is_dir():
         raise ValueError(f"masks={masks} is no folder")
-    files = [path for path in masks.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if layout == "index":
-        strangers = sorted({str(path) for path in files if _key(path, masks) not in pictures})
-    else:
-        nested = sorted(str(key) for key in pictures if pictures.intersection(key.parents))
-        if nested:
-            raise ValueError(f"the masks of picture {nested[0]} would lie among those of {Path(nested[0]).parent}")
-        parents = {path.parent.relative_to(masks) for path in files}
-        strangers = sorted(str(masks / path) for path in parents if not {path, path.parent} & pictures)
+    nested = sorted(str(key) for key in pictures if pictures.intersection(key.parents))
+    if nested and layout == "folders":
+        raise ValueError(f"the masks of picture {nested[0]} would lie among those of {Path(nested[0]).parent}")
+    files = sorted(path for path in masks.rglob("*") if is_image_file(path))
+    found: dict[Path, list[Path]] = {}
+    for path in files:
+        folder = path.parent.relative_to(masks)
+        of_folder = folder if folder in pictures else folder.parent
+        found.setdefault(_key(path, masks) if layout == "index" else of_folder, []).append(path)
+    lost = [path for key in found.keys() - pictures for path in found[key]]
+    strangers = sorted({str(path if layout == "index" else path.parent) for path in lost})
     if not files:
-        raise ValueError(f"masks={masks} holds no mask image: one of {IMAGE_SUFFIXES} is needed")
+        raise ValueError(f"masks={masks} holds no mask image: a file that ends in one of {ENDINGS} is needed")
     if strangers:
         more = f" and {len(strangers) - NAMED_AT_MOST} more" if len(strangers) > NAMED_AT_MOST else ""
         raise ValueError(
             f"there is no picture for the masks {', '.join(strangers[:NAMED_AT_MOST])}{more}: for a/b.jpg they are "
             f"{'a/b.png' if layout == 'index' else 'the images in a/b, or in a/b/CLASS'} (layout={layout})"
         )
+    return found
 
 
-def _from_folder(masks: Path, key: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+def _from_folder(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
     """Class and mask of each instance, in the order of the files."""
-    folder = masks / key
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
-            continue
-        values = _values(path, size)
+    for path in paths:
+        values = _values(path, size, reading)
         inner = path.parent.relative_to(folder).as_posix()
         mask = _binary(path, values) if reading.threshold is None else values >= reading.threshold
         if mask.any():
             yield reading.class_name if inner == "." else inner, mask
 
 
-def _from_index(masks: Path, key: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+def _from_index(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
     """Class and mask of each number, in ascending order."""
-    paths = [path for suffix in IMAGE_SUFFIXES if (path := masks / f"{key}{suffix}").is_file()]
-    if not paths:
-        return
     if len(paths) > 1:
-        raise ValueError(f"{paths[0]} and {paths[1]} are both masks of one picture: one of them is needed")
-    values = _values(paths[0], size, is_index=True)
+        raise ValueError(f"{paths[0]} and {paths[1]} are both masks of picture {folder.name}: one of them is needed")
+    values = _values(paths[0], size, reading)
     for number in np.unique(values).tolist():
         name = reading.class_name
         if reading.class_divisor is not None:
@@ -169,15 +172,15 @@ def _from_index(masks: Path, key: Path, size: Size, reading: MaskReading) -> Ite
             yield name, values == number
 
 
-def _values(path: Path, size: Size, *, is_index: bool = False) -> npt.NDArray[np.int64]:
+def _values(path: Path, size: Size, reading: MaskReading) -> npt.NDArray[np.int64]:
     """(height, width) numbers of a mask image: palette indices, grey values of 1, 8, 16 or 32 bits."""
-    try:
-        with Image.open(path) as image:
-            if is_index and image.format in ("JPEG", "WEBP"):
-                raise ValueError(f"is a {image.format} file, which changes numbers: PNG or TIFF is needed")
-            values = _numbers(image, is_index=is_index)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as a mask: {error}") from error
+    is_index = reading.layout == "index"
+    with opened(path, reading.max_megapixels, "a mask") as image:
+        if is_index and image.format in ("JPEG", "MPO", "WEBP"):
+            raise ValueError(f"is a {image.format} file, which changes numbers: PNG or TIFF is needed")
+        if getattr(image, "is_animated", False):
+            raise ValueError("holds several pages: one image per file is needed")
+        values = _numbers(upright(image)[0], is_index=is_index)
     if values.shape != size:
         raise ValueError(
             f"{path} is {values.shape[0]} px high and {values.shape[1]} px wide, its picture {size[0]} and {size[1]}"
@@ -186,8 +189,6 @@ def _values(path: Path, size: Size, *, is_index: bool = False) -> npt.NDArray[np
 
 
 def _numbers(image: Image.Image, *, is_index: bool) -> npt.NDArray[np.generic]:
-    if getattr(image, "n_frames", 1) > 1:
-        raise ValueError("holds several pages: one image per file is needed")
     if image.mode == "F":
         raise ValueError("its pixels are floats: whole numbers are needed")
     if image.mode == "1" and not is_index:

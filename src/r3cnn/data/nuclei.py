@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from r3cnn.data.loading import read_image
+from r3cnn.data.loading import is_image_file, opened, read_image
 from r3cnn.structures import Size
 
 
@@ -55,7 +55,7 @@ def _convert(folders: Sequence[tuple[int, Path]], images_folder: Path) -> dict[s
         Image.fromarray(pixels).save(images_folder / name)
         size = (pixels.shape[0], pixels.shape[1])
         images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
-        for file in sorted((folder / "masks").glob("*.png")):
+        for file in sorted(filter(is_image_file, (folder / "masks").glob("*.png"))):
             entry = _entry(file, size)
             if entry is not None:
                 annotations.append({"id": len(annotations) + 1, "image_id": image_id, **entry})
@@ -63,7 +63,7 @@ def _convert(folders: Sequence[tuple[int, Path]], images_folder: Path) -> dict[s
 
 
 def _only_image(folder: Path) -> Path:
-    files = sorted((folder / "images").glob("*.png"))
+    files = sorted(filter(is_image_file, (folder / "images").glob("*.png")))
     if len(files) != 1:
         raise ValueError(f"{folder / 'images'} holds {len(files)} PNG files: one is needed")
     return files[0]
@@ -71,7 +71,7 @@ def _only_image(folder: Path) -> Path:
 
 def _entry(file: Path, size: Size) -> dict[str, object] | None:
     """Annotation record without ids; None for a mask without a pixel."""
-    with Image.open(file) as image:
+    with opened(file, kind="a mask") as image:
         mask = np.asarray(image.convert("L")) > 0
     if mask.shape != size:
         raise ValueError(f"{file} is {mask.shape[0]} px high and {mask.shape[1]} px wide, its image {size}")

@@ -35,11 +35,13 @@ class Preprocessing:
         mean: Per RGB channel, in [0, 255].
         std: Per RGB channel, > 0.
         image_size: Upper bounds of the short and of the long side in pixels.
+        image_range: Grey values (low, high) that become 0 and 255 in images of more than 8 bits, see `ImageReader`.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
     image_size: Size
+    image_range: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -49,6 +51,8 @@ class Preprocessing:
             raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
         if len(self.image_size) != 2 or not 1 <= self.image_size[0] <= self.image_size[1]:
             raise ValueError(f"image_size must be [short, long] in pixels, got {list(self.image_size)}")
+        if self.image_range is not None:
+            object.__setattr__(self, "image_range", tuple(float(value) for value in self.image_range))
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class CheckpointInfo:
             preprocessing = values["preprocessing"]
             if not isinstance(preprocessing, Mapping):
                 raise ValueError(f"{source}: preprocessing must be a mapping")
-            image = Preprocessing(preprocessing["mean"], preprocessing["std"], preprocessing["image_size"])
+            image_range = preprocessing.get("image_range")  # older checkpoints have none
+            image = Preprocessing(preprocessing["mean"], preprocessing["std"], preprocessing["image_size"], image_range)
         except KeyError as error:
             raise ValueError(f"{source} lacks {error} under {KEY!r}") from error
         if not (isinstance(model, Mapping) and isinstance(data, Mapping)):

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from r3cnn.batch import Batch
+from r3cnn.cli.errors import message_for_user
 from r3cnn.data.checks import AnnotationError
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import CocoDataset
@@ -219,8 +220,30 @@ def test_only_the_validation_file_may_lack_a_class(make, split, write_coco):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_is_named(make, tmp_path, workers):
     (tmp_path / "images" / "4.png").write_bytes(b"broken")
-    with pytest.raises(ImageError, match=r"images/4\.png: cannot be read as an image"):
+    with pytest.raises(ImageError, match=r"images/4\.png: cannot be read as an image") as error:
         list(make(workers=workers).val_dataloader())
+    message = str(message_for_user(error.value))
+    assert message.startswith(f"{tmp_path}/images/4.png: cannot be read as an image: it is of no known format; ")
+    assert message.endswith("data.on_bad_annotation=skip leaves out images that are missing")
+
+
+def test_grey_values_are_scaled_as_the_data_set_says_and_a_range_that_wastes_them_is_told_at_set_up(
+    make, tmp_path, caplog
+):
+    for number in range(1, 9):
+        pixels = np.linspace(0, 4095, 60 * 80).reshape(60, 80).astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    levels = [
+        len(make(image_range=image_range).val_set[Draw(0, 0)].image.unique()) for image_range in (None, [0, 4095])
+    ]
+    assert levels == [17, 256]
+    (warning,) = caplog.messages
+    assert "1.png has grey values from 0 to 4095, which become 17 of 256 levels: data.image_range=[0,4095]" in warning
+
+
+def test_an_image_larger_than_max_megapixels_is_refused_at_set_up(make):
+    with pytest.raises(ImageError, match=r"images/1\.png: .*max_megapixels=0\.001 are the most"):
+        make(max_megapixels=0.001).setup()
 
 
 def test_an_image_of_another_size_than_annotated_is_named(make, tmp_path):

@@ -10,14 +10,16 @@ from coco_records import CATEGORIES, annotation, image
 from PIL import Image
 
 from r3cnn.data.inspection import inspect, shared_images
+from r3cnn.data.loading import ImageReader
 from r3cnn.data.split import Split
 
 CLASSES = ("cat", "dog")
+IN_8_BITS = ImageReader()
 
 
-def inspected(file, workers=0):
+def inspected(file, workers=0, reader=IN_8_BITS):
     split = Split(file.parent / "images", file)
-    return inspect(split, CLASSES, may_lack_classes=False, workers=workers)
+    return inspect(split, CLASSES, may_lack_classes=False, workers=workers, reader=reader)
 
 
 def test_a_sound_data_set_has_no_problem(write_coco):
@@ -179,6 +181,66 @@ def test_images_that_their_exif_tag_turns_are_noted_since_a_square_does_not_tell
     turned = [note for note in found.notes if "by their EXIF tag" in note]
     assert len(turned) == is_noted
     assert all("1 image files" in note and note.endswith("first: 1.png") for note in turned)
+
+
+def grey_set(write_coco, *images):
+    """Two objects in images 1, 2, … with these pixels."""
+    records = [image(number, file_name=f"{number}.tif") for number in range(1, len(images) + 1)]
+    file = write_coco(records, [annotation(1), annotation(2, category_id=3, bbox=[11, 20, 20, 20])])
+    for number, pixels in enumerate(images, start=1):
+        Image.fromarray(pixels).save(file.parent / f"images/{number}.tif")
+    return file
+
+
+def grey(low, high, dtype):
+    return np.linspace(low, high, 60 * 80).reshape(60, 80).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("image_range", "images", "note"),
+    [
+        (
+            None,
+            [(9, 4000, "uint16"), (0, 3000, "uint16")],
+            "[0,4095] fits them; with [0,65535] they become 17 of 256 levels",
+        ),
+        (None, [(0, 255, "int32")], "[0,255] fits them; with [0,65535] they become 2 of 256 levels"),
+        ([0, 65535], [(0, 255, "uint16")], "[0,255] fits them; with [0,65535] they become 2 of 256 levels"),
+        ([0, 4095], [(0, 60000, "uint16")], "[0,65535] fits them; with [0,4095] values outside are clipped"),
+        (None, [(0, 60000, "uint16")], None),
+        ([0, 4095], [(9, 4000, "uint16"), (0, 3000, "float32")], None),
+        (None, [(0, 255, "uint8")], None),
+    ],
+)
+def test_the_range_of_grey_values_that_fits_a_data_set_is_noted_where_another_is_set(
+    write_coco, image_range, images, note
+):
+    found = inspected(grey_set(write_coco, *(grey(*one) for one in images)), reader=ImageReader(image_range))
+    assert found.problems == ()
+    noted = [one for one in found.notes if "more than 8 bits" in one]
+    assert [one.split("data.image_range=")[1] for one in noted] == ([note] if note else [])
+
+
+def test_floats_are_a_problem_of_each_image_and_their_range_is_noted(write_coco):
+    file = grey_set(write_coco, grey(-1.5, 0, "float32"), grey(0, 2, "float32"), grey(0, 255, "uint8"))
+    found = inspected(file)
+    assert [problem.split(":")[0] for problem in found.problems] == [
+        f"image {n} ({n}.tif) cannot be used" for n in (1, 2)
+    ]
+    (note,) = [one for one in found.notes if "more than 8 bits" in one]
+    assert note.startswith(
+        "2 of 3 images have more than 8 bits, with grey values from -1.5 to 2: data.image_range=[-1.5,2]"
+    )
+    assert inspected(file, reader=ImageReader([-1.5, 2])).problems == ()
+
+
+def test_pages_that_are_not_used_are_counted(write_coco):
+    file = grey_set(write_coco, grey(0, 255, "uint8"))
+    page = Image.fromarray(grey(0, 255, "uint8"))
+    page.save(file.parent / "images/1.tif", save_all=True, append_images=[page])
+    assert (
+        "1 image files hold several pages or frames, of which the first is used; first: 1.tif" in inspected(file).notes
+    )
 
 
 def test_a_file_that_cannot_be_read_is_the_one_problem(write_coco, tmp_path):

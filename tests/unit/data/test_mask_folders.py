@@ -175,7 +175,7 @@ def twice(folder):
         (colored, INDEX, r"a\.png.*it has colours \(mode RGB\)"),
         (two_pages, INDEX, r"a\.tif.*several pages"),
         (not_an_image, INDEX, r"a\.png: cannot be read as a mask"),
-        (twice, INDEX, "are both masks of one picture"),
+        (twice, INDEX, "are both masks of picture a"),
         (lambda folder: (folder / "masks").mkdir(), FOLDERS, "holds no mask image"),
         (lambda folder: None, FOLDERS, "masks=.* is no folder"),
     ],
@@ -221,3 +221,22 @@ def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path):
     write_coco({"images": []}, tmp_path / "new/coco.json")
     assert json.loads((tmp_path / "new/coco.json").read_text()) == {"images": []}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["coco.json"]
+
+
+def test_hidden_files_and_other_files_are_no_pictures_and_no_masks_and_endings_may_be_in_capitals(tmp_path):
+    picture(tmp_path, "a.PNG")
+    save(tmp_path / "masks/a.PNG", square(value=7))
+    for name in ("images/._a.png", "masks/._a.png", "images/.DS_Store", "images/a.mpeg", "masks/notes.txt"):
+        (tmp_path / name).write_bytes(b"no image")
+    content = convert_masks(tmp_path / "images", tmp_path / "masks", INDEX)
+    assert [image["file_name"] for image in content["images"]] == ["a.PNG"]
+    assert [entry["area"] for entry in content["annotations"]] == [100]
+
+
+def test_a_mask_of_too_many_pixels_is_refused_by_the_setting(tmp_path):
+    picture(tmp_path, "a.png")
+    save(tmp_path / "masks/a.png", square((200, 300)))
+    with pytest.raises(
+        ValueError, match=r"masks/a\.png: cannot be read as a mask: it has 0\.1 mega.*max_megapixels=0\.03"
+    ):
+        convert_masks(tmp_path / "images", tmp_path / "masks", MaskReading("index", max_megapixels=0.03))

@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from page_samples import SETTINGS, write_data, write_run
 from PIL import Image
@@ -70,10 +71,27 @@ def test_images_that_are_gone_are_named(run: PageRun) -> None:
         loop_pictures(run.folder, run.data, 3, SETTINGS.pictures, read_image)
 
 
-def test_one_image_that_is_gone_is_named(run: PageRun) -> None:
+def test_one_image_that_is_gone_is_named_and_the_others_are_drawn(
+    run: PageRun, caplog: pytest.LogCaptureFixture
+) -> None:
     (Path(str(run.data["root"])) / "val/2.png").unlink()
+    drawn = loop_pictures(run.folder, run.data, 3, SETTINGS.pictures, read_image)
+    assert [one.file_name for one in drawn] == ["1.png"]
+    assert "val/2.png" in caplog.text
+    (Path(str(run.data["root"])) / "val/1.png").write_bytes(b"no image")
     with pytest.raises(NoPicturesError, match=r"val/2\.png"):
         loop_pictures(run.folder, run.data, 3, SETTINGS.pictures, read_image)
+
+
+def test_pictures_show_the_grey_values_that_the_run_was_trained_on(run: PageRun) -> None:
+    for name in ("1.png", "2.png"):
+        file = Path(str(run.data["root"])) / "val" / name
+        height, width = np.asarray(Image.open(file)).shape[:2]
+        Image.fromarray(np.full((height, width), 4095, dtype=np.uint16)).save(file)
+    data = {**run.data, "image_range": [0, 4095]}
+    drawn = [loop_pictures(run.folder, one, 3, SETTINGS.pictures, read_image)[0] for one in (run.data, data)]
+    brightness = [np.asarray(decoded(one.loops[0].uri)).max(axis=2) for one in drawn]
+    assert np.median(brightness[0]) < 40 < 200 < np.median(brightness[1])
 
 
 def test_detections_of_earlier_loops_that_were_not_kept_are_named(run: PageRun) -> None:

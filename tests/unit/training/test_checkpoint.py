@@ -13,7 +13,7 @@ INFO = CheckpointInfo(
     data={"_target_": "r3cnn.data.datamodule.CocoDataModule", "classes": ["a", "b"]},
     classes=("a", "b"),
     category_ids=(1, 7),
-    preprocessing=Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333)),
+    preprocessing=Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333), [0, 4095]),
 )
 MATCHER = {"foreground": 0.7, "background": 0.3, "low_quality": 0.3}
 
@@ -42,7 +42,15 @@ def test_what_is_written_reads_back_and_only_the_networks_weights_are_given(tmp_
         "mean": [1.0, 2.0, 3.0],
         "std": [4.0, 5.0, 6.0],
         "image_size": [800, 1333],
+        "image_range": [0.0, 4095.0],
     }
+
+
+def test_a_checkpoint_from_before_image_ranges_has_none(tmp_path: Path) -> None:
+    before = INFO.to_dict()
+    before["preprocessing"] = {"mean": [1, 2, 3], "std": [4, 5, 6], "image_size": [800, 1333]}
+    info, _ = load_checkpoint(save(tmp_path / "a.ckpt", r3cnn=before))
+    assert info.preprocessing == Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333), None)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def write_html(
         tables: The paper's tables, ours beside the published values.
         differences: Differences between systems with their intervals.
         settings: What the page takes room for.
-        read_image: (3, H, W) uint8 RGB of an image file; raises ValueError where it cannot be read.
+        read_image: (3, H, W) uint8 RGB of an image file of a run's data; raises ValueError where it cannot be read.
     """
     environment = Environment(
         loader=PackageLoader(PACKAGE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from r3cnn.reporting.drawing import Mark, draw_marks
 from r3cnn.reporting.figures import MAX_LABELS, TRUTH, best_ious, iou_color, to_pillow
 from r3cnn.reporting.html.coco_files import CocoFile, CocoImage, Found, detection_files, read_coco, read_found, seen_ids
 
-ReadImage = Callable[[Path], Tensor]
+ReadImage = Callable[[Path, Mapping[str, object]], Tensor]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,11 @@ def loop_pictures(
         data: The part ``data`` of its configuration.
         num_loops: Loops that were scored.
         settings: How many pictures, and how large.
-        read_image: (3, H, W) uint8 RGB of an image file; raises ValueError where it cannot be read.
+        read_image: (3, H, W) uint8 RGB of an image file, as ``data`` wants it read; raises ValueError where it cannot
+            be: that image is left out.
 
     Raises:
-        NoPicturesError: If a file that it takes is not there, or is not what a run writes.
+        NoPicturesError: If a file that it takes is not there, or is not what a run writes, or no image can be read.
     """
     if not settings.images:
         return []
@@ -106,15 +109,22 @@ def loop_pictures(
     try:
         chosen = [coco.images[key] for key in _spread(seen_ids(folder, coco), settings.images)]
         found = [read_found(file, {image.id for image in chosen}) for file in files]
-        photos = [to_pillow(read_image(images / image.file_name)) for image in chosen]
     except KeyError as error:
         raise NoPicturesError(f"image {error} is not in the annotation file any more") from error
     except ValueError as error:
         raise NoPicturesError(str(error)) from error
-    return [
-        _pictures(image, photo, coco, [loop.get(image.id, []) for loop in found], settings)
-        for image, photo in zip(chosen, photos, strict=True)
-    ]
+    drawn: list[LoopPictures] = []
+    for image in chosen:
+        try:
+            photo = to_pillow(read_image(images / image.file_name, data))
+        except ValueError as error:
+            log.warning("no picture of it: %s", error)
+            unreadable = str(error)
+            continue
+        drawn.append(_pictures(image, photo, coco, [loop.get(image.id, []) for loop in found], settings))
+    if chosen and not drawn:
+        raise NoPicturesError(unreadable)
+    return drawn
 
 
 def _coco_of(data: Mapping[str, object]) -> tuple[Path, CocoFile]:
