@@ -135,6 +135,6 @@ def test_every_ap_of_the_result_and_of_every_loop_has_its_name() -> None:
 
 def test_names_are_cut_to_what_the_library_takes(tmp_path: Path) -> None:
     facts = RunFacts(name="run " * 100, group="g\n" * 100, tags=("", "table\ud83d", "t" * 100, "t" * 100))
-    run = logger(tmp_path, facts=facts)
+    run = logger(tmp_path, facts, tags=[])
     assert run._wandb_init["tags"] == ["table\\ud83d", f"{'t' * 32}…{'t' * 31}"]
     assert len(run._wandb_init["name"]) == len(run._wandb_init["group"]) == 128
