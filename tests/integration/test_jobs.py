@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from tiny_runs import Cli
 
 from r3cnn.cli.configs import config_folder, register_resolvers, settle_folders
-from r3cnn.cli.jobs import Job, compose_job, job_hash, task_config
+from r3cnn.cli.jobs import Job, job_hash, job_of, task_config
 from r3cnn.cli.local_jobs import run_locally
 from r3cnn.cli.sweep import plan, unfinished
 
@@ -41,8 +41,12 @@ def sweep_of(*overrides: str) -> tuple[ConfigLoader, DictConfig]:
     return loader, loader.load_configuration("train", settings, run_mode=RunMode.MULTIRUN)
 
 
+def job(loader: ConfigLoader, sweep: DictConfig, *overrides: str) -> Job:
+    return job_of(loader.load_sweep_config(sweep, list(overrides)))
+
+
 def jobs_of(*batches: Sequence[str], hydra: Sequence[str] = ()) -> list[Job]:
-    return [compose_job(*sweep_of(*DEMO, *hydra), [*DEMO, *batch]) for batch in batches]
+    return [job(*sweep_of(*DEMO, *hydra), *DEMO, *batch) for batch in batches]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_ranks_that_a_launcher_starts_and_ranks_that_are_asked_for_are_the_same_
 
 def test_a_job_is_named_by_its_experiment_and_its_configuration() -> None:
     named, other = jobs_of(["seed=0"], ["seed=1"])
-    unnamed = compose_job(*sweep_of("data=shapes", "output_dir=swept"), ["data=shapes", "output_dir=swept"])
+    unnamed = job(*sweep_of("data=shapes", "output_dir=swept"), "data=shapes", "output_dir=swept")
     assert named.folder == Path("swept").absolute() / f"demo-{job_hash(composed())}"
     assert other.folder != named.folder
     assert unnamed.folder.name == f"run-{unnamed.hash}"
@@ -246,5 +250,5 @@ def test_a_sweep_has_a_folder_that_is_the_same_when_it_is_started_again(
 def test_a_folder_that_a_sweeper_has_quoted_is_still_that_of_the_scale() -> None:
     """Hydra's sweeper hands overrides on with their braces escaped."""
     quoted = "output_dir=outputs/sweeps/$\\{scale_name\\}"
-    job = compose_job(*sweep_of(*DEMO), ["experiment=demo", quoted])
-    assert job.folder.parent == Path("outputs/sweeps/demo").absolute()
+    quoted_job = job(*sweep_of(*DEMO), "experiment=demo", quoted)
+    assert quoted_job.folder.parent == Path("outputs/sweeps/demo").absolute()

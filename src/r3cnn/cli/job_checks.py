@@ -200,6 +200,8 @@ def _check_parts(config: DictConfig) -> RCNN:
     has_length = any(OmegaConf.select(config, key) not in (None, UNLIMITED) for key in LIMITS)
     schedule.multiplier(1, 1 if has_length else math.inf)
     TrainingSettings(optimizer, schedule, config.data.batch_size, config.seed, config.backward)
+    if config.data.train is None:
+        raise ValueError("data.train is null: images to learn from are needed; data.val alone may be null")
     data = checked(_build("data", plain(config.data)), CocoDataModule, "data")
     try:
         evaluation_options(config.evaluation)
@@ -335,23 +337,6 @@ def logged_names(network: RCNN, classes: Sequence[str]) -> dict[str, str | None]
     return names | dict.fromkeys((*ap_names(len(schedule.eval_heads)), *of_classes), "max")
 
 
-def _check_lengths(config: DictConfig, batches: int) -> None:
-    """Refuses shares and intervals that do not fit into an epoch of so many batches on each rank."""
-    trainer = config.trainer
-    key = "overfit_batches" if trainer.overfit_batches else "limit_train_batches"
-    limit = trainer[key]
-    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    if used < 1:
-        raise ValueError(f"trainer.{key} is {limit} of {batches} batches, which is none: {1 / batches:.2g} is one")
-    interval, is_used = trainer.val_check_interval, trainer.limit_val_batches != 0 and config.data.val is not None
-    counts_in_epoch = trainer.check_val_every_n_epoch is not None and not trainer.fast_dev_run
-    if isinstance(interval, int) and interval > used and counts_in_epoch and is_used:
-        raise ValueError(
-            f"trainer.val_check_interval is {interval}, an epoch has {used} batches: a share such as 1.0 is needed, "
-            "or trainer.check_val_every_n_epoch=null, which counts batches over all epochs"
-        )
-
-
 def check_lengths(config: DictConfig) -> None:
     """Refuses shares of an epoch that are no batch and intervals longer than one, if its images are there or counted.
 
@@ -362,22 +347,42 @@ def check_lengths(config: DictConfig) -> None:
         ValueError: For such a share or interval, or for annotations that cannot be used.
     """
     trainer, data = config.trainer, config.data
-    limits = [trainer.val_check_interval, trainer.limit_train_batches, trainer.overfit_batches]
-    if all(limit in (0, 1) for limit in limits):
+    limits = ("val_check_interval", "limit_train_batches", "limit_val_batches", "overfit_batches")
+    if all(trainer[key] in (0, 1) for key in limits):
         return
     ranks = num_devices(plain(trainer)) * trainer.num_nodes
     drawn = OmegaConf.select(config, "data.prepare.train")
+    train = val = 0  # not known
     if (Path(data.root).expanduser() / Path(data.train.annotations).expanduser()).is_file():
         filled = copy.deepcopy(config)
         fill_classes(filled)
-        _check_lengths(config, _num_batches(json.dumps({**plain(filled.data), "seed": 0}), ranks))
+        train, val = _num_batches(json.dumps({**plain(filled.data), "seed": 0}), ranks)
     elif isinstance(drawn, int):
-        _check_lengths(config, max(1, math.ceil(drawn / data.batch_size) // ranks))
+        train = max(1, math.ceil(drawn / data.batch_size) // ranks)
+    is_overfit = trainer.overfit_batches > 0
+    used = _share(config, "overfit_batches" if is_overfit else "limit_train_batches", train)
+    _share(config, "overfit_batches" if is_overfit else "limit_val_batches", val)
+    interval, is_used = trainer.val_check_interval, trainer.limit_val_batches != 0 and data.val is not None
+    counts_in_epoch = trainer.check_val_every_n_epoch is not None and not trainer.fast_dev_run
+    if isinstance(interval, int) and interval > used > 0 and counts_in_epoch and is_used:
+        raise ValueError(
+            f"trainer.val_check_interval is {interval}, an epoch has {used} batches: a share such as 1.0 is needed, "
+            "or trainer.check_val_every_n_epoch=null, which counts batches over all epochs"
+        )
+
+
+def _share(config: DictConfig, key: str, batches: int) -> int:
+    """Batches that are used of so many."""
+    limit = config.trainer[key]
+    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if used == 0 < batches and limit > 0:
+        raise ValueError(f"trainer.{key} is {limit} of {batches} batches, which is none: {1 / batches:.2g} is one")
+    return used
 
 
 @lru_cache(maxsize=32)
-def _num_batches(data: str, ranks: int) -> int:
-    return build_data(json.loads(data), trusted=None).num_train_batches(ranks)
+def _num_batches(data: str, ranks: int) -> tuple[int, int]:
+    return build_data(json.loads(data), trusted=None).num_batches(ranks)
 
 
 def _build(key: str, node: Mapping[str, object]) -> object:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -85,20 +84,17 @@ def job_name() -> str:
     return HydraConfig.get().runtime.choices.get("experiment") or UNNAMED
 
 
-def compose_job(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str]) -> Job:
-    """A job of a sweep, composed as a single run; jobs that come to the same configuration share their folder.
+def job_of(config: DictConfig) -> Job:
+    """A job of a sweep; jobs that come to the same configuration share their folder.
 
     Args:
-        loader: Hydra's.
-        sweep: Configuration of the sweep, with Hydra's part.
-        overrides: What the sweeper chose for the job.
+        config: Its configuration as Hydra composed it, with Hydra's part.
 
     Raises:
         OmegaConfBaseException: For a configuration that lacks a value.
         ValueError: If the classes of its data cannot be read.
         OSError: Likewise.
     """
-    config = loader.load_sweep_config(sweep, list(overrides))
     with known_to_hydra(config):
         name, digest = job_name(), job_hash(task_config(config))
     folder = Path(str(config.hydra.sweep.dir)).absolute() / f"{name}-{digest}"

@@ -11,11 +11,11 @@ from pathlib import Path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from r3cnn.cli.errors import JobsFailed, message_for_user
-from r3cnn.cli.jobs import AUTO, RESULT, Job, compose_job, known_to_hydra, task_config
+from r3cnn.cli.jobs import AUTO, RESULT, Job, job_of, known_to_hydra, task_config
 from r3cnn.cli.local_jobs import counted_devices
 from r3cnn.cli.processes import LOG_FILE
 from r3cnn.cli.ranks import is_one_of_several
@@ -71,8 +71,11 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
         raise ValueError(missing)
     if missing:
         log.warning("%s", missing)
-    devices = [f"trainer.devices={counted_devices(task)}"] if is_local and task.trainer.devices == AUTO else []
-    return compose_job(loader, sweep, [*overrides, *devices])
+    if is_local and task.trainer.devices == AUTO:
+        with read_write(config), read_write(config.hydra):
+            config.trainer.devices = counted_devices(task)
+            config.hydra.overrides.task.append(f"trainer.devices={config.trainer.devices}")
+    return job_of(config)
 
 
 def _check_resume(resume: str | None, *, overwrite: bool) -> None:

@@ -191,14 +191,15 @@ class CocoDataModule(L.LightningDataModule):
         if self._sampler is not None:
             self._sampler.set_position(epoch, batch)
 
-    def num_train_batches(self, world: int) -> int:
-        """Training batches of each of ``world`` ranks in an epoch.
+    def num_batches(self, world: int) -> tuple[int, int]:
+        """Training batches of each of ``world`` ranks in an epoch, and validation batches of all of them together.
 
         Raises:
-            ValueError: If there are fewer batches than ranks.
+            ValueError: If there are fewer training batches than ranks.
         """
         sizes = self.train_set.sizes
-        return len(TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world))
+        train = TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world)
+        return len(train), 0 if self.val is None else self._val_sampler(0, 1, 1.0).total
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled training batches of this rank; yields ``Batch``."""
@@ -219,11 +220,14 @@ class CocoDataModule(L.LightningDataModule):
         """
         rank, world = self._rank_and_world()
         limit = 1.0 if self.trainer is None else self.trainer.limit_val_batches
-        sizes = [resized_size((height, width), self.image_size) for height, width in self.val_set.sizes.tolist()]
-        sampler = EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world, limit=limit)
+        sampler = self._val_sampler(rank, world, limit)
         if self.trainer is not None and limit < 1:
             self.trainer.limit_val_batches = sampler.total
         return self._loader(self.val_set, sampler)
+
+    def _val_sampler(self, rank: int, world: int, limit: float) -> EvalBatchSampler:
+        sizes = [resized_size((height, width), self.image_size) for height, width in self.val_set.sizes.tolist()]
+        return EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world, limit=limit)
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

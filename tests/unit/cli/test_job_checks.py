@@ -151,6 +151,19 @@ def test_an_interval_is_compared_with_the_images_that_are_there(shapes_root: Pat
         check_lengths(demo(*there, "trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=9"))
 
 
+def test_a_share_of_the_validation_images_that_is_none_is_refused(shapes_root: Path) -> None:
+    there = (f"data.root={shapes_root}", "data.prepare.train=40", "data.prepare.val=20", "data.val.limit=2")
+    with pytest.raises(ValueError, match=r"trainer\.limit_val_batches is 0.1 of [12] batches, which is none"):
+        check_lengths(demo(*there, "trainer.limit_val_batches=0.1"))
+    check_lengths(demo(*there, "trainer.limit_val_batches=0"))
+
+
+def test_training_images_are_needed_and_validation_images_are_not() -> None:
+    check_job(demo("data.val=null"))
+    with pytest.raises(ValueError, match=r"data\.train is null: images to learn from are needed"):
+        check_job(demo("data.train=null"))
+
+
 def test_a_check_builds_a_network_once_for_all_jobs_that_share_it_and_says_and_writes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
