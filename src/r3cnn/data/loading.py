@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from os import SEEK_END
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +43,6 @@ MAX_MEGAPIXELS = 179.0
 SIXTEEN_BITS = (0.0, 65535.0)
 NAMED_AT_MOST = 3
 LEAVING_OUT = "`r3cnn data check` lists all such files; data.on_bad_annotation=skip leaves out images that are missing"
-_PILLOWS_LIMIT = Lock()
 
 
 class ImageError(ValueError):
@@ -82,7 +80,8 @@ class ImageReader:
         image_range: Grey values (low, high) that become 0 and 255, in greyscale images of more than 8 bits (16 or 32
             bits, floats); what lies outside is clipped, and NaN is low. None: 0 and 65535; values outside, and floats,
             are refused. Images of 8 bits per channel are left as they are.
-        max_megapixels: Images with more pixels are refused before they are decoded; None accepts any.
+        max_megapixels: Images with more pixels are refused before they are decoded; None accepts any. Pillow's own
+            limit, which holds for the whole process, is raised to it.
     """
 
     image_range: Sequence[float] | None = None
@@ -272,13 +271,16 @@ def opened(
     file_path = Path(path)
     try:
         # A stream, not a path: Pillow maps uncompressed TIFFs of a path with their sides swapped, if a tag turns them.
-        with file_path.open("rb") as stream, _pillows_limit(max_megapixels):
+        _raise_pillows_limit(max_megapixels)
+        with file_path.open("rb") as stream:
             _support_heif(stream.read(64))
             with Image.open(stream) as file:
-                _check_pixels(file.width * file.height, max_megapixels)
+                if reason := _too_large(file.width * file.height, max_megapixels):
+                    raise ValueError(reason)
                 yield file
-    except ImageError:
-        raise
+    except Image.DecompressionBombError as error:  # beyond twice Pillow's limit
+        reason = _too_large(int(re.findall(r"\d+", str(error))[0]), max_megapixels)
+        raise ImageError(f"{path}: cannot be read as {kind}: {reason or error}") from error
     except Exception as error:  # what decoders make of damaged bytes has no bounds
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, Image.UnidentifiedImageError):
@@ -301,27 +303,21 @@ def upright(file: Image.Image) -> tuple[Image.Image, bool]:
     return file, False
 
 
-@contextmanager
-def _pillows_limit(max_megapixels: float | None) -> Iterator[None]:
-    """Lets Pillow's own limit, which is the process's, be ours while one image is decoded."""
-    with _PILLOWS_LIMIT:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None if max_megapixels is None else math.ceil(max_megapixels * 1e6)
-        try:
-            yield
-        except Image.DecompressionBombError as error:
-            _check_pixels(int(re.findall(r"\d+", str(error))[0]), max_megapixels)
-            raise
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+def _raise_pillows_limit(max_megapixels: float | None) -> None:
+    """Lets Pillow's own limit, which holds for the whole process, be no lower than ours."""
+    if max_megapixels is None:
+        Image.MAX_IMAGE_PIXELS = None
+    elif Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, math.ceil(max_megapixels * 1e6))
 
 
-def _check_pixels(count: int, max_megapixels: float | None) -> None:
-    if max_megapixels is not None and count > max_megapixels * 1e6:
-        raise ValueError(
-            f"it has {count / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most: if it is sound, "
-            "raise that setting, data.max_megapixels, or max_megapixels of `r3cnn predict`"
-        )
+def _too_large(pixels: int, max_megapixels: float | None) -> str:
+    if max_megapixels is None or pixels <= max_megapixels * 1e6:
+        return ""
+    return (
+        f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most: if it is sound, "
+        "raise that setting, data.max_megapixels, or max_megapixels of `r3cnn predict`"
+    )
 
 
 def _support_heif(start: bytes) -> None:
