@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 import r3cnn
 
 Config = dict[str, object]
+PLAIN_WORDS = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w-]*( [\w-]+)*", re.IGNORECASE)
 UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
 NOTHING = ("false", "null")
 DATA_FOLDERS = ("data.root", "data.prepare.folder")
@@ -73,6 +76,16 @@ def search_for_the_highest() -> None:
         return
     node = OptunaSweeperConf(direction=Direction.maximize)
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node, provider="r3cnn")
+
+
+def override_of_classes(classes: Sequence[str]) -> str:
+    """What names these classes on the command line, whatever is in their names."""
+    return f"data.classes=[{','.join(name if PLAIN_WORDS.fullmatch(name) else quoted(name) for name in classes)}]"
+
+
+def quoted(text: str) -> str:
+    """A value on the command line that Hydra and OmegaConf take as this text."""
+    return QuotedString(as_text(text), Quote.single).with_quotes()
 
 
 def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r3cnn.cli.candidates import advice, chosen_experiment, schedule_of
+from r3cnn.cli.configs import override_of_classes
 from r3cnn.interop import mmdetection, torchvision
 from r3cnn.interop.image_norm import ImageNorm
 from r3cnn.interop.recursion import StatedLoops
@@ -62,10 +63,10 @@ def check_fit(source: Source, network: Mapping[str, Shape], name: str) -> None:
     num_classes, expected = num_classes_of(source.shapes), network[ROWS][0] - 1
     problems = [] if experiment else ["experiment=NAME is missing"]
     if num_classes is not None and num_classes != expected:
-        names = ",".join(source.classes or ("…",))
+        override = override_of_classes(source.classes) if source.classes else "data.classes=[…]"
         problems.append(
             f"they are for {num_classes} classes, the network is for {expected}: name theirs in the order of the "
-            f"labels, data.classes=[{names}]"
+            f"labels, {override}"
         )
     elif experiment:
         problems += fit.lines(translation.sources)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.candidates import advice, network_shapes
+from r3cnn.cli.configs import override_of_classes
 from r3cnn.cli.jobs import AUTO, LAST
 from r3cnn.detector import RCNN
 from r3cnn.interop.translation import compare, shapes_of, shortened
@@ -95,7 +96,7 @@ def _check_classes(path: Path, source: CheckpointInfo, info: CheckpointInfo) -> 
         return
     if set(source.classes) == set(info.classes):
         raise ValueError(
-            f"init={path} has the classes in another order: data.classes=[{','.join(source.classes)}] keeps its labels"
+            f"init={path} has the classes in another order: {override_of_classes(source.classes)} keeps its labels"
         )
     raise ValueError(
         f"init={path} is for {len(source.classes)} classes ({shortened(source.classes)}), the data have "

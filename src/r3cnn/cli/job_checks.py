@@ -32,6 +32,7 @@ from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import RoiStatistics
+from r3cnn.names import metric_key
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint import build_model
 from r3cnn.training.module import TrainingSettings
@@ -333,7 +334,7 @@ def logged_names(network: RCNN, classes: Sequence[str]) -> dict[str, str | None]
         names |= {f"{split}/{name}": None for name in roi_scalars(report)}
     losses = (f"train/{kind}{name}" for kind in ("", "weighted/") for name in network.loss_weights())
     names |= dict.fromkeys(("train/loss", *losses), "min")
-    of_classes = (f"val/class/{name}/{kind}_ap" for name in classes for kind in ("box", "mask"))
+    of_classes = (f"val/class/{metric_key(name)}/{kind}_ap" for name in classes for kind in ("box", "mask"))
     return names | dict.fromkeys((*ap_names(len(schedule.eval_heads)), *of_classes), "max")
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from r3cnn.cli.configs import Config, fill_classes, settle_folders
+from r3cnn.cli.configs import Config, fill_classes, quoted, settle_folders
 from r3cnn.reporting.neutral import NEUTRAL, without
 
 RESULT = "result.json"
@@ -131,6 +130,6 @@ def _arguments(config: DictConfig, folder: Path) -> list[str]:
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     flags = [word for found in folders for word in ("--config-dir", found)]
     task = [each for each in hydra.overrides.task if key_of(each) not in OF_THE_JOB]
-    own = [f"output_dir={QuotedString(str(folder), Quote.single).with_quotes()}", "resume=auto", "hydra.mode=RUN"]
+    own = [f"output_dir={quoted(str(folder))}", "resume=auto", "hydra.mode=RUN"]
     kept = [each for each in hydra.overrides.hydra if not each.startswith(OF_THE_SWEEP)]
     return [str(hydra.job.config_name), *flags, *task, *own, *kept]

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from r3cnn.cli.configs import fill_classes, plain, read_config, register_resolvers, settle_folders
+from r3cnn.cli.configs import fill_classes, override_of_classes, plain, read_config, register_resolvers, settle_folders
 from r3cnn.cli.parts import save_config
 
 
@@ -84,3 +85,24 @@ def test_a_file_that_is_no_configuration_of_ours_is_named(text: str, tmp_path: P
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"config\.yaml is no configuration of a run"):
         read_config(tmp_path / "config.yaml")
+
+
+def test_classes_named_on_the_command_line_are_these_classes() -> None:
+    register_resolvers()
+    names = [
+        *NAMES,
+        "cat",
+        "traffic light",
+        "a,b=[c]",
+        'it\'s "x"',
+        "back\\",
+        "true",
+        "1",
+        " blank ",
+        "猫",
+        "x: y",
+        "#",
+    ]
+    override = OverridesParser.create().parse_override(override_of_classes(names))
+    assert plain(OmegaConf.create({"classes": override.value()})) == {"classes": names}
+    assert override_of_classes(["cat", "traffic light"]) == "data.classes=[cat,traffic light]"

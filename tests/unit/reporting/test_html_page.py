@@ -18,7 +18,7 @@ from r3cnn.reporting.html.runs import page_runs
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import NOT_RUN, Cell, Column, Table
 
-EVIL = '<script>alert("x")</script>'
+EVIL = '<script>alert("x")</script>\x1b\x00\udcfc'  # the last: a byte of a file's name that is no UTF-8
 
 
 class Page(HTMLParser):
@@ -93,7 +93,8 @@ def test_equal_runs_give_equal_bytes(run: Run, table: Table, tmp_path: Path) -> 
 
 def test_every_text_is_escaped(text: str) -> None:
     assert Page(text).tags.count("script") == 1
-    assert EVIL not in text
+    assert "<script>alert" not in text
+    assert text.count("&lt;/script&gt;\\x1b\\x00\\udcfc") >= 8
     assert text.count("&lt;script&gt;") >= 8
 
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from r3cnn.names import visible
 from r3cnn.reporting.panels import COLORS, GRID, INK
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
         _settle(element, name)
     for unwanted in ("width", "height", "version"):
         root.attrib.pop(unwanted, None)
-    root.attrib |= {"role": "img", "aria-label": label, "class": "plot"}
+    root.attrib |= {"role": "img", "aria-label": visible(label), "class": "plot"}
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     return ElementTree.tostring(root, encoding="unicode")
