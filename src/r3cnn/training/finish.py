@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from r3cnn.end_signals import SIGNALS
 from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
-from r3cnn.training.checkpoint_io import SeveralCheckpoints
+from r3cnn.training.checkpoint_io import SeveralCheckpoints, WholeFileCheckpointIO
 from r3cnn.training.module import TrainingModule, flat_ap
 
 
@@ -53,6 +53,8 @@ def evaluate_final_weights(
 def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int) -> None:
     """Copies ``last`` to where ``callback`` keeps its best checkpoint, if it is better or the only one.
 
+    Both files then say so, so that a run that is resumed from them does not put a worse one in its place.
+
     Args:
         callback: Keeps the best checkpoint of a run.
         last: Checkpoint of the final weights.
@@ -65,11 +67,34 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     is_better = score > best if callback.mode == "max" else score < best
     kept = Path(callback.best_model_path)
     is_first = not path.is_file() and not (kept.is_file() and kept.parent == path.parent)
-    if is_better or is_first:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # it may be linked to from the folder of an evaluation, which keeps the old one
-        shutil.copyfile(last, path)
-        if isinstance(callback, SeveralCheckpoints):
-            callback.name_best(path)
-            if len(callback.best_k_models) == callback.save_top_k:
-                Path(callback.kth_best_model_path).unlink(missing_ok=True)
+    if not (is_better or is_first):
+        return
+    worst = _remember(callback, path, score)
+    content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    content["callbacks"][callback.state_key] = callback.state_dict()
+    WholeFileCheckpointIO().save_checkpoint(content, last)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be linked to from the folder of an evaluation, which keeps the old one
+    shutil.copyfile(last, path)
+    if isinstance(callback, SeveralCheckpoints):
+        callback.name_best(path)
+        if worst is not None:
+            worst.unlink(missing_ok=True)
+
+
+def _remember(callback: ModelCheckpoint, path: Path, score: float) -> Path | None:
+    """Notes the best checkpoint as the callback does within ``fit``; gives the one whose place it takes, if any."""
+    lowest = -math.inf if callback.mode == "max" else math.inf
+    noted = torch.tensor(lowest if math.isnan(score) else score)
+    worst = callback.kth_best_model_path if len(callback.best_k_models) == callback.save_top_k else None
+    callback.best_k_models.pop(worst or "", None)
+    callback.best_model_path, callback.best_model_score = (
+        str(path),
+        torch.tensor(lowest if math.isnan(score) else score),
+    )
+    callback.best_k_models[str(path)] = noted
+    if len(callback.best_k_models) == callback.save_top_k:
+        take = min if callback.mode == "max" else max
+        callback.kth_best_model_path = take(callback.best_k_models, key=lambda key: float(callback.best_k_models[key]))
+        callback.kth_value = callback.best_k_models[callback.kth_best_model_path]
+    return None if worst is None else Path(worst)

@@ -10,6 +10,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from r3cnn.training.finish import keep_if_best
 
 
+def write(path: Path) -> None:
+    torch.save({"name": path.stem, "callbacks": {}}, path)
+
+
+def name_in(path: Path) -> str:
+    return str(torch.load(path, weights_only=True)["name"])
+
+
 @pytest.mark.parametrize(
     ("mode", "best", "score", "is_kept"),
     [
@@ -23,28 +31,44 @@ from r3cnn.training.finish import keep_if_best
 def test_final_weights_replace_the_best_ones_only_if_they_are_better(
     tmp_path: Path, mode: str, best: float, score: float, is_kept: bool
 ) -> None:
-    (tmp_path / "best.ckpt").write_text("best")
-    (tmp_path / "last.ckpt").write_text("last")
+    write(tmp_path / "best.ckpt")
+    write(tmp_path / "last.ckpt")
     callback = ModelCheckpoint(dirpath=tmp_path, filename="best", monitor="val/mask_ap", mode=mode)
     callback.best_model_score = torch.tensor(best)
     keep_if_best(callback, tmp_path / "last.ckpt", score, step=3)
-    assert (tmp_path / "best.ckpt").read_text() == ("last" if is_kept else "best")
+    assert name_in(tmp_path / "best.ckpt") == ("last" if is_kept else "best")
 
 
 def test_a_link_to_the_old_best_weights_keeps_them(tmp_path: Path) -> None:
-    (tmp_path / "best.ckpt").write_text("best")
+    write(tmp_path / "best.ckpt")
     (tmp_path / "evaluated.ckpt").hardlink_to(tmp_path / "best.ckpt")
-    (tmp_path / "last.ckpt").write_text("last")
+    write(tmp_path / "last.ckpt")
     callback = ModelCheckpoint(dirpath=tmp_path, filename="best", monitor="val/mask_ap", mode="max")
     callback.best_model_score = torch.tensor(0.1)
     keep_if_best(callback, tmp_path / "last.ckpt", 0.2, step=3)
-    assert (tmp_path / "best.ckpt").read_text() == "last"
-    assert (tmp_path / "evaluated.ckpt").read_text() == "best"
+    assert name_in(tmp_path / "best.ckpt") == "last"
+    assert name_in(tmp_path / "evaluated.ckpt") == "best"
 
 
 @pytest.mark.parametrize("score", [0.2, math.nan])
 def test_the_only_weights_are_the_best_ones(tmp_path: Path, score: float) -> None:
-    (tmp_path / "last.ckpt").write_text("last")
+    write(tmp_path / "last.ckpt")
     callback = ModelCheckpoint(dirpath=tmp_path, filename="best", monitor="val/mask_ap", mode="max")
     keep_if_best(callback, tmp_path / "last.ckpt", score, step=3)
-    assert (tmp_path / "best.ckpt").read_text() == "last"
+    assert name_in(tmp_path / "best.ckpt") == "last"
+
+
+@pytest.mark.parametrize("save_top_k", [1, 2])
+def test_a_run_that_is_resumed_knows_that_its_final_weights_were_the_best(tmp_path: Path, save_top_k: int) -> None:
+    write(tmp_path / "last.ckpt")
+    write(tmp_path / "best.ckpt")
+    settings = {"dirpath": tmp_path, "filename": "best", "monitor": "val/mask_ap", "mode": "max"}
+    callback = ModelCheckpoint(**settings, save_top_k=save_top_k)
+    callback.best_k_models = {str(tmp_path / "best.ckpt"): torch.tensor(0.3)}
+    callback.best_model_path, callback.best_model_score = str(tmp_path / "best.ckpt"), torch.tensor(0.3)
+    keep_if_best(callback, tmp_path / "last.ckpt", 0.4, step=3)
+    resumed = ModelCheckpoint(**settings, save_top_k=save_top_k)
+    for name in ("best.ckpt", "last.ckpt"):
+        resumed.load_state_dict(torch.load(tmp_path / name, weights_only=True)["callbacks"][callback.state_key])
+        assert resumed.best_model_score == pytest.approx(0.4)
+        assert max(map(float, resumed.best_k_models.values())) == pytest.approx(0.4)
