@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Size = tuple[int, int]
+Id = int | str
+"""Of an image or a category, as an annotation file has it; whole floats are integers."""
 
 
 @dataclass(frozen=True)

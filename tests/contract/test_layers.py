@@ -29,8 +29,8 @@ ALLOWED = {
     "inference_modes": MODEL | {"detector", "inference_modes"},
     "interop": MODEL | {"detector", "interop"},
     "data": BASE | {"ops", "batch", "data"},
-    "evaluation": BASE | {"ops", "batch", "evaluation"},
-    "reporting": BASE | {"evaluation", "reporting"},  # the codes of masks and the types of results
+    "evaluation": BASE | {"ops", "batch", "data", "evaluation"},  # one reader of annotation files
+    "reporting": BASE | {"data", "evaluation", "reporting"},  # annotation files, codes of masks, types of results
     "training": RUNNING | {"process_memory", "training"},
     "benchmarks": RUNNING | {"process_memory", "benchmarks"},
     "cli": RUNNING | {"training", "reporting", "benchmarks", "cli"},

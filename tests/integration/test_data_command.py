@@ -74,7 +74,7 @@ def test_check_lists_all_problems_and_ends_with_an_error(
         cli("data", "check", *data, f"output_dir={tmp_path}/out")
     assert ended.value.code == 1
     problems = json.loads((tmp_path / "out/check.json").read_text())["train"]["problems"]
-    assert [problem.split(" ", 2)[:2] for problem in problems] == [["image", "1"], ["image", "2"]]
+    assert [problem.split(" ", 2)[:2] for problem in problems] == [["image", "1"], ["image", "2:"]]
     assert "2 problems" in capsys.readouterr().out
 
 

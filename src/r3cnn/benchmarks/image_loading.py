@@ -71,7 +71,7 @@ def our_loader(
     split: Split, image_size: tuple[int, int], batch_size: int, seed: int
 ) -> tuple[Callable[[], float], int]:
     """Loads all images in batches; and how many there are. The call returns the objects that it saw."""
-    annotations = read_annotations(split.annotation_file, classes_of(split.annotation_file)[0], "skip")
+    annotations = read_annotations(split.annotation_file, classes_of(split.annotation_file), "skip")
     indices = split.select(annotations)
     data = CocoDataset(annotations, split.image_folder, indices=indices, image_size=image_size, flip=FLIP, seed=seed)
     draws = [Draw(0, item) for item in range(len(data))]

@@ -64,7 +64,7 @@ def real_data_rows(bench: Bench, case: Case, data: RealData) -> list[Row]:
 
 def endless_loader(data: RealData, batch_size: int, seed: int) -> DataLoader[Example]:
     """Batches of the images in their order, wide ones and high ones apart, epoch after epoch."""
-    annotations = read_annotations(data.split.annotation_file, classes_of(data.split.annotation_file)[0], "skip")
+    annotations = read_annotations(data.split.annotation_file, classes_of(data.split.annotation_file), "skip")
     indices = data.split.select(annotations)
     images = CocoDataset(
         annotations, data.split.image_folder, indices=indices, image_size=data.image_size, flip=FLIP, seed=seed

@@ -87,11 +87,11 @@ def _of_run(folder: Path, trusted_packages: Sequence[str]) -> Saved:
         raise FileNotFoundError(f"{folder} has no {IMAGE_IDS}, the images that were looked at: evaluate anew")
     config = read_config(folder / "config.yaml")
     data = build_data(plain(config["data"]), trusted_targets(trusted_packages))
-    rejected = data.val_rejected
-    truth = load_ground_truth(
-        data.val_annotations, rejected_images=rejected.images, rejected_annotations=rejected.annotations
-    )
-    image_ids = tuple(json.loads((folder / IMAGE_IDS).read_text(encoding="utf-8")))
+    truth = load_ground_truth(data.val_annotations, data.on_bad_annotation, data.max_overhang)
+    own_ids, seen = truth.own_ids, json.loads((folder / IMAGE_IDS).read_text(encoding="utf-8"))
+    if not own_ids.keys() >= set(seen):
+        raise ValueError(f"{folder / IMAGE_IDS} names images that {data.val_annotations} lacks: are they its own?")
+    image_ids = tuple(own_ids[one] for one in seen)
     return Saved(files, truth, image_ids, int(str(plain(config["evaluation"])["max_detections"])))
 
 
@@ -103,7 +103,7 @@ def _of_files(config: DictConfig) -> Saved:
     for file in (*files, Path(config.annotations)):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist")
-    truth = load_ground_truth(Path(config.annotations))
+    truth = load_ground_truth(Path(config.annotations), "skip")
     return Saved(files, truth, tuple(sorted(truth.images)))
 
 

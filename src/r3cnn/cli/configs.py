@@ -124,7 +124,7 @@ def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None)
     data = config.get("data")
     if data is not None and data.get("classes", ()) is None:
         file = Path(data.root).expanduser() / Path(data.train.annotations).expanduser()
-        classes = known_classes or classes_of(file)[0]
+        classes = known_classes or classes_of(file)
         set_classes(config, classes)
 
 

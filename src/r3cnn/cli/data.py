@@ -69,7 +69,12 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     data.prepare_data()
     found = {
         name: inspect(
-            split, data.classes, may_lack_classes=name == "val", workers=config.data.workers, reader=data.reader
+            split,
+            data.classes,
+            is_training=name == "train",
+            max_overhang=data.max_overhang,
+            workers=config.data.workers,
+            reader=data.reader,
         )
         for name, split in (("train", data.train), ("val", data.val))
         if split is not None
@@ -87,12 +92,17 @@ def _unreadable(file: Path, error: AnnotationError) -> Found:
 def _val_alone(config: DictConfig) -> Found:
     file = Path(config.data.root).expanduser() / Path(config.data.val.annotations).expanduser()
     try:
-        set_classes(config, classes_of(file)[0])
+        set_classes(config, classes_of(file))
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
     found = inspect(
-        data.val_split, data.classes, may_lack_classes=True, workers=config.data.workers, reader=data.reader
+        data.val_split,
+        data.classes,
+        is_training=False,
+        max_overhang=data.max_overhang,
+        workers=config.data.workers,
+        reader=data.reader,
     )
     return _entry(found, _statistics(found, data))
 

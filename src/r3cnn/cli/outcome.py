@@ -132,7 +132,7 @@ def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: boo
 
     Beside it ``image_ids.json``, the images that were looked at: one without a detection is in no other file.
     """
-    (output_dir / IMAGE_IDS).write_text(json.dumps([*result.records]) + "\n", encoding="utf-8")
+    (output_dir / IMAGE_IDS).write_text(json.dumps(result.image_ids) + "\n", encoding="utf-8")
     for path in output_dir.glob(LOOP_DETECTIONS.format("*")):  # of an earlier evaluation with more loops
         path.unlink()
     for loop in range(1, len(result.metrics["loops"]) if with_earlier else 1):

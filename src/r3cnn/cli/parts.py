@@ -63,13 +63,12 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
     Raises:
         ValueError: If ``data`` has none.
     """
-    rejected = data.val_rejected
     from_data = {
         "annotations": data.val_annotations,
         "category_ids": data.category_ids,
         "classes": data.classes,
-        "rejected_images": rejected.images,
-        "rejected_annotations": rejected.annotations,
+        "on_bad_annotation": data.on_bad_annotation,
+        "max_overhang": data.max_overhang,
     }
     settings = {name: value for name, value in config.items() if name not in OPTIONS}
     return checked(instantiate({"_target_": METRIC, **settings, **from_data}), CocoAP, "evaluation")

@@ -7,25 +7,25 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from r3cnn.structures import Size
+from r3cnn.structures import Id, Size
 
 OnBadAnnotation = Literal["error", "skip"]
 RecordKind = Literal["image", "annotation"]
 Record = Mapping[str, object]
 Box = tuple[float, float, float, float]
 
-MAX_OVERHANG = 1.0
-"""Pixels by which a box may reach over its image: rounding of annotation tools, clipped without a word."""
-
-MAX_ID = 2**63 - 1
 MAX_IMAGE_SIDE = 65535
 """Pixels; no JPEG has longer sides, and run lengths of larger images are no 32-bit numbers."""
 
-PLAIN_NAME = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*", re.ASCII)
-"""File names of letters, digits, -, _ and single dots, which cannot lead anywhere else."""
+UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and halves of characters, which no file system takes."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +56,19 @@ class Problems:
 
     Attributes:
         file: The annotation file.
-        found: One sentence for each thing that is wrong with a record, the record's name first.
-        positions: Where the bad records stand in the lists of the file, each one once.
+        found: One sentence for each bad record, the record's name first, then everything that is wrong with it.
+        notes: One sentence for each thing that looks wrong, but is no reason to refuse the file.
+        positions: Where the bad records stand in the lists of the file.
     """
 
     file: Path
     found: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     positions: dict[RecordKind, list[int]] = field(default_factory=lambda: {"image": [], "annotation": []})
 
     def add(self, kind: RecordKind, position: int, record_id: object, reasons: Sequence[str]) -> None:
         """Notes that the image or annotation ``record_id``, at ``position`` of its list, is bad for ``reasons``."""
-        self.found += [f"{named(kind, record_id)} {reason}" for reason in reasons]
+        self.found.append(f"{named(kind, record_id, position)} {'; '.join(reasons)}")
         self.positions[kind].append(position)
 
     @property
@@ -78,43 +80,46 @@ class Problems:
         """Raises or logs, once.
 
         Raises:
-            AnnotationError: With ``error``, if anything was found.
+            AnnotationError: With ``error``, if a record is bad.
         """
-        if not self.found:
-            return
-        bad = len(self.rejected)
-        more = f" (and {bad - 1} more bad records)" if bad > 1 else ""
-        if on_bad_annotation == "error":
+        if self.found and on_bad_annotation == "error":
+            bad = len(self.found)
+            more = f" (and {bad - 1} more bad records)" if bad > 1 else ""
             hint = "repair the file, or leave such records out with on_bad_annotation=skip"
-            raise AnnotationError(f"{self.file}: {self.found[0]}{more}: {hint}")
-        log.warning("%s: left out %d bad records, first: %s", self.file, bad, self.found[0])
+            looks = "".join(f"; {note}" for note in self.notes)
+            raise AnnotationError(f"{self.file}: {self.found[0]}{more}: {hint}{looks}")
+        for note in self.notes:
+            log.warning("%s: %s", self.file, note)
+        if self.found:
+            log.warning("%s: left out %d bad records, first: %s", self.file, len(self.found), self.found[0])
         for sentence in self.found:
             log.debug("%s: left out %s", self.file, sentence)
 
 
-def named(kind: RecordKind, record_id: object) -> str:
-    """What a record is called in a message, whatever its id is."""
-    return f"{kind} {record_id if isinstance(record_id, int) and abs(record_id) <= MAX_ID else shortened(record_id)}"
+def named(kind: RecordKind, record_id: object, position: int) -> str:
+    """What a record is called in a message: by its id, where it has one."""
+    try:
+        return f"{kind} {shortened(checked_id({'id': record_id}))}"
+    except ValueError:
+        return f"{kind} at position {position}"
 
 
-def reasons_of(checks: Sequence[Callable[[], object]]) -> list[str]:
-    """What each of ``checks`` finds wrong, in their order; nothing of those that pass."""
-    found = []
-    for check in checks:
-        try:
-            check()
-        except ValueError as error:
-            found.append(str(error))
-    return found
+def checked(reasons: list[str], check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What ``check`` returns; None if it finds something wrong, which is added to ``reasons``."""
+    try:
+        return check(*args, **kwargs)
+    except ValueError as error:
+        reasons.append(str(error))
+        return None
 
 
-def checked_id(record: Record, key: str = "id") -> int:
-    """Integer id under ``key``."""
+def checked_id(record: Record, key: str = "id") -> Id:
+    """Id under ``key``."""
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"has {key} {shortened(value)}: an integer is needed")
-    if abs(value) > MAX_ID:
-        raise ValueError(f"has {key} {shortened(value)}: an integer of 64 bits is needed")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise ValueError(f"has {key} {shortened(value)}: a whole number or text is needed")
     return value
 
 
@@ -135,48 +140,35 @@ def is_finite(value: object) -> bool:
         return False
 
 
-def checked_size(record: Record) -> Size:
-    """(height, width) of an image record in pixels."""
-    return checked_side(record, "height"), checked_side(record, "width")
-
-
 def checked_side(record: Record, key: str) -> int:
     """Side of an image in pixels under ``key``."""
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_IMAGE_SIDE:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= MAX_IMAGE_SIDE:
         raise ValueError(f"has {key} {shortened(value)}: an integer from 1 to {MAX_IMAGE_SIDE} is needed")
-    return value
+    return whole
 
 
 def checked_file_name(record: Record) -> str:
-    """Path of the image file below the image folder; nothing that could lead out of it."""
-    name = record.get("file_name")
+    """``file_name``, or what LVIS has instead of it: the last folder and the file of ``coco_url``."""
+    name, url = record.get("file_name"), record.get("coco_url")
+    if name is None and isinstance(url, str):
+        name = "/".join(unquote(urlsplit(url).path).split("/")[-2:])
     if not isinstance(name, str) or not name:
         raise ValueError(f"has file_name {shortened(name)}: a path below the image folder is needed")
-    if PLAIN_NAME.fullmatch(name):
-        return name
-    if not name.isprintable():
-        raise ValueError(f"has file_name {shortened(name)}, with a character that no name should have")
-    windows = PureWindowsPath(name)
-    is_absolute = PurePosixPath(name).is_absolute() or bool(windows.drive or windows.root)
-    if is_absolute or ".." in windows.parts:
-        raise ValueError(f"has file_name {shortened(name)}, which leaves the image folder")
+    if not name.isprintable() and UNUSABLE.search(name):
+        raise ValueError(f"has file_name {shortened(name)}, with a control character")
     return name
 
 
-def checked_box(record: Record, size: Size) -> Box:
-    """``(x1, y1, x2, y2)`` in pixels, clipped to the image, from a record's ``bbox`` ``[x, y, width, height]``."""
-    x, y, width, height = given_box(record)
-    overhang = max(-x, -y, x + width - size[1], y + height - size[0])
-    box = (max(x, 0.0), max(y, 0.0), min(x + width, float(size[1])), min(y + height, float(size[0])))
-    if overhang > MAX_OVERHANG or box[2] <= box[0] or box[3] <= box[1]:
-        outside = f"which lies outside its image of (height, width) = {list(size)}"
-        raise ValueError(f"has bbox {record['bbox']}, {outside}")
-    return box
+def checked_box(record: Record, size: Size | None, max_overhang: float) -> Box:
+    """``bbox`` ``(x, y, width, height)`` in pixels, as it stands in a record.
 
-
-def given_box(record: Record) -> Box:
-    """A record's ``bbox`` ``(x, y, width, height)`` in pixels, whatever the size of its image."""
+    Args:
+        record: The annotation.
+        size: (height, width) of its image; None if it is not known, and nothing is held against the box then.
+        max_overhang: Share of a side of the image by which the box may reach over it.
+    """
     given = record.get("bbox")
     if not isinstance(given, list) or len(given) != 4:
         raise ValueError(f"has bbox {shortened(given)}: [x, y, width, height] is needed")
@@ -185,17 +177,27 @@ def given_box(record: Record) -> Box:
     x, y, width, height = (float(value) for value in given)
     if width <= 0 or height <= 0:
         raise ValueError(f"has bbox {given} of zero area: width and height above 0 are needed")
+    if size is not None:
+        over = max(max(-x, x + width - size[1]) / size[1], max(-y, y + height - size[0]) / size[0])
+        is_inside = min(x + width, size[1]) > max(x, 0) and min(y + height, size[0]) > max(y, 0)
+        if not is_inside or over > max_overhang:
+            by = f" by {100 * over:.3g} % of a side, max_overhang is {100 * max_overhang:g} %" if is_inside else ""
+            raise ValueError(f"has bbox {given}, which lies outside its image of (height, width) = {list(size)}{by}")
     return x, y, width, height
 
 
-def check_area(record: Record) -> None:
-    """Looks at ``area``, which may be missing: a finite number >= 0, which only evaluation needs."""
+def checked_area(record: Record) -> float:
+    """``area`` in pixels, which may be missing: NaN then."""
     area = record.get("area")
-    if area is not None and not (isinstance(area, int | float) and is_finite(area) and area >= 0):
+    if area is None:
+        return math.nan
+    if not (isinstance(area, int | float) and is_finite(area) and area >= 0):
         raise ValueError(f"has area {shortened(area)}: a number of pixels >= 0 is needed")
+    return float(area)
 
 
-def check_crowd(record: Record) -> None:
-    """Looks at ``iscrowd``, which may be missing: 0 or 1."""
+def checked_crowd(record: Record) -> bool:
+    """``iscrowd``, which may be missing: 0 or 1."""
     if record.get("iscrowd") not in (None, 0, 1):
         raise ValueError(f"has iscrowd {shortened(record['iscrowd'])}: 0 or 1 is needed")
+    return bool(record.get("iscrowd"))

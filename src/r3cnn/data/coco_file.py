@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from r3cnn.data.checks import AnnotationError, Record, checked_id
+from r3cnn.data.checks import AnnotationError, Record, checked_id, shortened
+from r3cnn.structures import Id
 
 T = TypeVar("T")
 Content = dict[str, list[Record]]
@@ -30,9 +32,14 @@ class Entries:
         categories: Parsed records.
     """
 
-    images: Sequence[Entry]
-    annotations: Sequence[Entry]
+    images: list[Entry]
+    annotations: list[Entry]
     categories: Sequence[Record]
+
+    def clear(self) -> None:
+        """Drops the images and annotations, whose text is most of the memory."""
+        self.images.clear()
+        self.annotations.clear()
 
 
 class _Lists(msgspec.Struct):
@@ -53,18 +60,31 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def read_bytes(file: Path) -> bytes:
-    """The whole file.
+def read_text(file: Path) -> bytes:
+    """The whole file as UTF-8 without a byte order mark, from any of the encodings that JSON is written in.
 
     Raises:
-        AnnotationError: If it cannot be read.
+        AnnotationError: If it cannot be read, or is neither UTF-8 nor UTF-16 nor UTF-32.
     """
     try:
-        return file.read_bytes()
+        content = file.read_bytes()
     except FileNotFoundError:
         raise AnnotationError(f"{file}: there is no such annotation file") from None
     except OSError as error:
         raise AnnotationError(f"{file}: cannot be read: {error}") from error
+    encoding = json.detect_encoding(content)
+    if encoding == "utf-8" and content.isascii():
+        return content
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line, start = content.count(b"\n", 0, error.start) + 1, max(error.start - 20, 0)
+        around = content[start : error.start + 20].decode("cp1252", errors="replace")
+        raise AnnotationError(
+            f"{file}: byte {error.start} (line {line}) is no {encoding.upper()}: "
+            f"save the file as UTF-8; read as Windows-1252 it says {around!r}"
+        ) from error
+    return content if encoding == "utf-8" else text.encode("utf-8", errors="surrogatepass")
 
 
 def entries_of(file: Path, text: bytes) -> Entries:
@@ -83,8 +103,8 @@ def entries_of(file: Path, text: bytes) -> Entries:
         lists = msgspec.json.decode(text, type=_Lists)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         content = _parse(file, text)
-        return Entries(content["images"], content["annotations"], content["categories"])
-    return Entries(lists.images, lists.annotations, lists.categories)
+        return Entries([*content["images"]], [*content["annotations"]], content["categories"])
+    return Entries([*lists.images], [*lists.annotations], lists.categories)
 
 
 def parsed(file: Path, entry: Entry) -> Record:
@@ -126,24 +146,82 @@ def _parse(file: Path, text: bytes) -> Content:
     return content
 
 
-def categories_of(file: Path, categories: Sequence[Record]) -> dict[str, int]:
-    """Id of each category by its name, in the order of the ids.
+class _CategoryId(msgspec.Struct, gc=False):
+    category_id: int | float | str
+
+
+_DECODER = msgspec.json.Decoder(list[_CategoryId])
+CHUNK = 4096
+"""Annotations whose categories are decoded at a time."""
+
+
+def uses_of(file: Path, entries: Entries) -> Counter[object]:
+    """How many annotations name each category, whatever else is wrong with them."""
+    uses: Counter[object] = Counter()
+    for start in range(0, len(entries.annotations), CHUNK):
+        chunk = entries.annotations[start : start + CHUNK]
+        found = decoded(chunk, _DECODER)
+        if found is None:
+            given = (parsed(file, entry).get("category_id") for entry in chunk)
+            uses.update(one for one in given if isinstance(one, int | float | str))
+        else:
+            uses.update(one.category_id for one in found)
+    return uses
+
+
+def categories_of(file: Path, entries: Entries) -> dict[str, Id]:
+    """Id of each category by its name, in the order of the ids; a name that is a number is text.
+
+    Of categories with the same name or id, those that no annotation names do not count.
 
     Raises:
         AnnotationError: For categories without a unique name and id, or none at all.
     """
-    found: dict[int, str] = {}
-    names: set[str] = set()
-    for record in categories:
-        try:
-            category = checked_id(record)
-        except ValueError as error:
-            raise AnnotationError(f"{file}: a category {error}") from error
-        name = record.get("name")
-        if not isinstance(name, str) or category in found or name in names:
-            raise AnnotationError(f"{file}: category {category} ({name!r}): a unique name and a unique id are needed")
-        found[category] = name
-        names.add(name)
-    if not found:
+    listed = [_category(file, record) for record in entries.categories]
+    if not listed:
         raise AnnotationError(f"{file}: has no category")
+    if len({type(one) for one, _ in listed}) > 1:
+        ids = ", ".join(repr(one) for one, _ in listed)
+        raise AnnotationError(f"{file}: its category ids are numbers and text, {ids}: pycocotools needs one kind")
+    found = dict(listed)
+    if len(found) < len(set(listed)) or len(set(found.values())) < len(found):
+        found = _without_unused(file, listed, uses_of(file, entries))
     return {found[category]: category for category in sorted(found)}
+
+
+def _category(file: Path, record: Record) -> tuple[Id, str]:
+    try:
+        category = checked_id(record)
+    except ValueError as error:
+        raise AnnotationError(f"{file}: a category {error}") from error
+    name = record.get("name")
+    if isinstance(name, list | dict) or name == "":
+        raise AnnotationError(f"{file}: category {category} has the name {shortened(name)}: text is needed")
+    return category, str(category if name is None else name)
+
+
+def _without_unused(file: Path, listed: Sequence[tuple[Id, str]], uses: Mapping[object, int]) -> dict[Id, str]:
+    """Those of ``listed`` that annotations name, and of the others those whose name and id nobody else has."""
+    found: dict[Id, str] = {}
+    for category, name in sorted(dict.fromkeys(listed), key=lambda one: not uses.get(one[0])):
+        if category not in found and name not in found.values():
+            found[category] = name
+        elif uses.get(category):
+            same = [(one, other) for one, other in listed if category == one or name == other]
+            uses_of_each = ", ".join(f"{one!r} {other!r} ({uses.get(one, 0)} annotations)" for one, other in same)
+            hint = "give each a name and an id of its own"
+            raise AnnotationError(f"{file}: categories share a name or an id: {uses_of_each}; {hint}")
+    return found
+
+
+def root_of(entries: Entries) -> str | None:
+    """Name of the class above all others that Roboflow's exports have, and no annotation names; None without one."""
+    above = {str(record.get("supercategory")) for record in entries.categories}
+    return next(
+        (
+            str(record.get("name"))
+            for record in entries.categories
+            if record.get("supercategory") == "none" and str(record.get("name")) in above
+        ),
+        None,
+    )

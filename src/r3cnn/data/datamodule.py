@@ -5,24 +5,31 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
 import lightning as L
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
 from r3cnn.batch import Example
+from r3cnn.data.annotations import Annotations
 from r3cnn.data.augmentation import Augmentation
-from r3cnn.data.checks import OnBadAnnotation, Rejected
+from r3cnn.data.checks import AnnotationError, OnBadAnnotation
 from r3cnn.data.dataset import PAPER, CocoDataset, Crowd
+from r3cnn.data.image_files import ImageFolder
 from r3cnn.data.loading import MAX_MEGAPIXELS, ImageError, ImageReader, collate, warn_of_first
-from r3cnn.data.reading import read_annotations
+from r3cnn.data.reading import MAX_OVERHANG, read_annotations
 from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
 from r3cnn.end_signals import leave_signals_to_parent
+from r3cnn.structures import Id
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +52,9 @@ class CocoDataModule(L.LightningDataModule):
         workers: Loading processes per loader; 0 loads in the main process.
         seed: Seed of order and augmentation, >= 0.
         flip: Probability in [0, 1] that a training image is mirrored.
-        on_bad_annotation: ``error`` or ``skip``, see ``read_annotations``.
+        on_bad_annotation: ``error`` or ``skip``, see ``read_annotations``; ``skip`` leaves out missing and unreadable
+            images as well.
+        max_overhang: Share of a side of its image by which a box may reach over it; up to there it is clipped.
         mean: Mean of R, G and B on [0, 255]; the model's input is normalised with it on the device.
         std: Standard deviation of R, G and B on [0, 255].
         crowd: ``drop`` or ``ignore``: whether images hand out the boxes of their crowds, see `CocoDataset`; validation
@@ -78,6 +87,7 @@ class CocoDataModule(L.LightningDataModule):
         on_bad_annotation: OnBadAnnotation,
         mean: Sequence[float],
         std: Sequence[float],
+        max_overhang: float = MAX_OVERHANG,
         crowd: Crowd = "drop",
         augmentation: Augmentation | None = None,
         prepare: Callable[[], None] | None = None,
@@ -91,12 +101,14 @@ class CocoDataModule(L.LightningDataModule):
         _check_image(image_size, mean, std, flip)
         if on_bad_annotation not in get_args(OnBadAnnotation):
             raise ValueError(f"on_bad_annotation is {on_bad_annotation!r}: {get_args(OnBadAnnotation)} are known")
+        if isinstance(max_overhang, bool) or not isinstance(max_overhang, int | float) or not max_overhang >= 0:
+            raise ValueError(f"max_overhang is {max_overhang!r}: a share >= 0 of a side of the image is needed")
         if crowd not in get_args(Crowd):
             raise ValueError(f"crowd is {crowd!r}: {get_args(Crowd)} are known")
-        if not classes or len(set(classes)) != len(classes):
+        self.classes = tuple(map(str, classes))  # YAML reads names such as 1 as numbers
+        if not classes or len(set(self.classes)) != len(classes):
             raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
         self.train, self.val = train.below(root), None if val is None else val.below(root)
-        self.classes = tuple(classes)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.mean, self.std = tuple(mean), tuple(std)
         self.reader = ImageReader(image_range, max_megapixels)
@@ -105,7 +117,8 @@ class CocoDataModule(L.LightningDataModule):
         self._seed, self._flip = seed, flip
         self._crowd: Crowd = crowd
         self._augmentation = augmentation or PAPER
-        self._on_bad_annotation: OnBadAnnotation = on_bad_annotation
+        self.on_bad_annotation: OnBadAnnotation = on_bad_annotation
+        self.max_overhang = float(max_overhang)
         self._prepare = prepare
         self._index_cache = None if index_cache is None else Path(index_cache).expanduser()
         self._position = (0, 0)
@@ -114,16 +127,23 @@ class CocoDataModule(L.LightningDataModule):
     @cached_property
     def train_set(self) -> CocoDataset:
         """The training images, read on first use."""
-        return self._read(self.train, flip=self._flip, augmentation=self._augmentation, may_lack_classes=False)
+        found = self._read(self.train, flip=self._flip, augmentation=self._augmentation, may_lack_classes=False)
+        if not found.num_objects:
+            raise AnnotationError(
+                f"{self.train.annotations}: nothing to learn from in the images that are used. The whole file: "
+                f"{found.annotations.summary}"
+            )
+        return found
 
     @cached_property
     def val_set(self) -> CocoDataset:
-        """The validation images, read on first use.
+        """The validation images, read on first use; with ``skip`` all of them, since evaluation needs each one.
 
         Raises:
             ValueError: If there are none.
         """
-        return self._read(self.val_split, flip=0.0, augmentation=PAPER, may_lack_classes=True)
+        found = self._read(self.val_split, flip=0.0, augmentation=PAPER, may_lack_classes=True)
+        return found.without_unreadable() if self.on_bad_annotation == "skip" else found
 
     @property
     def val_split(self) -> Split:
@@ -146,7 +166,7 @@ class CocoDataModule(L.LightningDataModule):
         return self.val_split.annotation_file
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
+    def category_ids(self) -> tuple[Id, ...]:
         """The validation file's category id of each label; a free id for a class that the file lacks.
 
         Without a validation file they are those of the training file.
@@ -159,11 +179,6 @@ class CocoDataModule(L.LightningDataModule):
         """Ids of the validation images; fewer than in the annotation file with ``limit`` or ``image_ids``."""
         return self.val_set.image_ids
 
-    @property
-    def val_rejected(self) -> Rejected:
-        """Records of the validation file that ``on_bad_annotation=skip`` left out; no ground truth either."""
-        return self.val_set.annotations.rejected
-
     def prepare_data(self) -> None:
         """Makes or fetches the files, if this data set knows how to; only the first call does anything."""
         if self._prepare is not None:
@@ -175,12 +190,19 @@ class CocoDataModule(L.LightningDataModule):
 
         Raises:
             AnnotationError: For a bad annotation file.
-            ImageError: If the first image is not there or cannot be read.
+            ImageError: If an image is not there, or the first one cannot be read.
         """
         if self.val is not None:
             log.debug("%d validation images", len(self.val_set))
         if stage in ("fit", None):
-            log.debug("%d training images", len(self.train_set))
+            found = self.train_set
+            if self._rank_and_world()[0] == 0:
+                log.info(
+                    "%s: training on %d images; in the file: %s",
+                    self.train.annotations,
+                    len(found),
+                    found.annotations.summary,
+                )
 
     def set_position(self, epoch: int, batch: int) -> None:
         """Lets training go on at a batch of an epoch; images, their order and their augmentation follow from it.
@@ -237,15 +259,14 @@ class CocoDataModule(L.LightningDataModule):
         annotations = read_annotations(
             split.annotation_file,
             self.classes,
-            self._on_bad_annotation,
+            self.on_bad_annotation,
             may_lack_classes=may_lack_classes,
+            max_overhang=self.max_overhang,
             index_cache=self._index_cache,
         )
-        indices = split.select(annotations)
-        first = split.image_folder / str(annotations.file_names[indices[0]])
-        if not first.exists():
-            raise ImageError(f"{first}: there is no such image; {split.annotation_file} names it")
-        warn_of_first(first, self.reader)
+        annotations, indices = self._with_files(split, annotations, split.select(annotations))
+        with suppress(ImageError) if self.on_bad_annotation == "skip" else nullcontext():
+            warn_of_first(split.image_folder / str(annotations.file_names[indices[0]]), self.reader)
         return CocoDataset(
             annotations,
             split.image_folder,
@@ -256,7 +277,29 @@ class CocoDataModule(L.LightningDataModule):
             seed=self._seed,
             crowd=self._crowd,
             reader=self.reader,
+            skips_unreadable=self.on_bad_annotation == "skip",
         )
+
+    def _with_files(
+        self, split: Split, annotations: Annotations, indices: npt.NDArray[np.int64]
+    ) -> tuple[Annotations, npt.NDArray[np.int64]]:
+        """Annotations with the image files' names on the disk, and those of ``indices`` whose file is there."""
+        folder, given, missing = ImageFolder(split.image_folder), annotations.file_names.tolist(), dict[int, str]()
+        names = list(given)
+        for index in indices.tolist():
+            try:
+                names[index] = folder.find(given[index])
+            except ValueError as error:
+                missing[index] = str(error)
+        if missing:
+            first = f"{split.annotation_file}: its image {next(iter(missing.values()))}"
+            more = f" (and {len(missing) - 1} more missing images)" if len(missing) > 1 else ""
+            if self.on_bad_annotation == "error" or len(missing) == len(indices):
+                raise ImageError(f"{first}{more}")
+            log.warning("left out %d of %d images, first: %s", len(missing), len(indices), first)
+        if names != given:  # else the array that processes share stays
+            annotations = replace(annotations, file_names=np.array(names, dtype=np.str_))
+        return annotations, indices[~np.isin(indices, [*missing])]
 
     def _loader(self, images: CocoDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader[Example]:
         return DataLoader(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from r3cnn.batch import Example
@@ -18,6 +22,7 @@ from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
 from r3cnn.structures import Size
 
+log = logging.getLogger(__name__)
 Crowd = Literal["drop", "ignore"]
 PAPER = Augmentation()
 """Every image at the same bounds, in its own colours."""
@@ -38,6 +43,7 @@ class CocoDataset(Dataset[Example]):
         crowd: ``drop``: crowds count as background, as in the authors' code; ``ignore``: their boxes are handed out,
             so that boxes inside them are neither positive nor negative.
         reader: How the image files become pixels.
+        skips_unreadable: Whether the next image stands in for one that cannot be read; otherwise that is an error.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class CocoDataset(Dataset[Example]):
         seed: int = 0,
         crowd: Crowd = "drop",
         reader: ImageReader = IN_8_BITS,
+        skips_unreadable: bool = False,
     ) -> None:
         self.annotations = annotations
         self._folder = folder
@@ -62,6 +69,8 @@ class CocoDataset(Dataset[Example]):
         self._seed = seed
         self._crowd = crowd
         self._reader = reader
+        self._skips_unreadable = skips_unreadable
+        self._unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -87,15 +96,8 @@ class CocoDataset(Dataset[Example]):
         Raises:
             ImageError: For an image that cannot be read or is not of the annotated size.
         """
-        index = int(self._indices[draw.item])
-        image_id = int(self.annotations.image_ids[index])
-        path = self._folder / str(self.annotations.file_names[index])
-        try:
-            pixels = self._reader(path)
-        except ImageError as error:
-            raise ImageError(f"{error}; {LEAVING_OUT}") from error
-        original_size = (pixels.shape[-2], pixels.shape[-1])
-        _check_size(path, original_size, self.annotations.size(index))
+        index, pixels = self._readable(draw.item)
+        image_id, original_size = int(self.annotations.image_ids[index]), self.annotations.size(index)
         key = (self._seed, draw.epoch, image_id % 2**64)
         frame = self._augmentation.frame(original_size, self._image_size, key)
         image = self._augmentation.image(pixels, frame, key)
@@ -105,6 +107,53 @@ class CocoDataset(Dataset[Example]):
             objects = replace(objects, crowds=objects.crowds[:0])
         target = transform_objects(objects, original_size, frame.size, flip=flip, window=frame.window)
         return Example(image.flip(-1) if flip else image, target, image_id, original_size)
+
+    def without_unreadable(self) -> CocoDataset:
+        """Those of the images that can be read, which is found out by reading them all.
+
+        Raises:
+            ImageError: If none of them can.
+        """
+        with ThreadPoolExecutor() as pool:
+            problems = list(pool.map(self._problem, self._indices.tolist()))
+        found = [one for one in problems if one]
+        if len(found) == len(self):
+            raise ImageError(found[0])
+        if found:
+            log.warning("left out %d of %d images that cannot be read, first: %s", len(found), len(self), found[0])
+        kept = copy(self)
+        kept._indices = self._indices[[not one for one in problems]]
+        return kept
+
+    def _problem(self, index: int) -> str:
+        try:
+            self._pixels(index)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    def _readable(self, item: int) -> tuple[int, Tensor]:
+        """Position and pixels of image ``item``, or of the next one where that cannot be read and it may be skipped."""
+        for step in range(len(self)):
+            index = int(self._indices[(item + step) % len(self)])
+            try:
+                return index, self._pixels(index)
+            except ImageError as error:
+                if not self._skips_unreadable or step + 1 == len(self):
+                    raise
+                if index not in self._unreadable:
+                    log.warning("left out, the next image stands in for it: %s", error)
+                self._unreadable.add(index)
+        raise IndexError(item)
+
+    def _pixels(self, index: int) -> Tensor:
+        path = self._folder / str(self.annotations.file_names[index])
+        try:
+            pixels = self._reader(path)
+        except ImageError as error:
+            raise ImageError(f"{error}; {LEAVING_OUT}") from error
+        _check_size(path, (pixels.shape[-2], pixels.shape[-1]), self.annotations.size(index))
+        return pixels
 
     def _is_flipped(self, key: tuple[int, int, int]) -> bool:
         return bool(np.random.default_rng(key).random() < self._flip)

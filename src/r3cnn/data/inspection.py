@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from r3cnn.data.annotations import Annotations, classes_of, read_index
-from r3cnn.data.checks import AnnotationError, checked_file_name, checked_size, named
-from r3cnn.data.coco_file import entries_of, parsed, read_bytes
+from r3cnn.data.checks import AnnotationError, checked, checked_file_name, checked_side, named
+from r3cnn.data.coco_file import entries_of, parsed, read_text
+from r3cnn.data.image_files import ImageFolder
 from r3cnn.data.loading import SIXTEEN_BITS, ImageError, ImageFacts, ImageReader, is_image_file, proposed_range
 from r3cnn.data.segmentation import decode
 from r3cnn.data.split import Split
@@ -32,7 +33,7 @@ class Inspection:
 
     Attributes:
         file: The annotation file.
-        problems: One sentence for each thing that is wrong, the record or file first: what a run refuses or leaves out.
+        problems: One sentence for each bad record or file, its name first: what a run refuses or leaves out.
         notes: One sentence for each thing that looks wrong, but can be trained on.
         annotations: The sound records; None if the file cannot be read, or is of other classes.
         digests: Digest of the content of each image file that could be read, by its name.
@@ -49,7 +50,8 @@ def inspect(
     split: Split,
     classes: Sequence[str],
     *,
-    may_lack_classes: bool,
+    is_training: bool,
+    max_overhang: float,
     workers: int,
     reader: ImageReader = IN_8_BITS,
 ) -> Inspection:
@@ -60,46 +62,60 @@ def inspect(
     Args:
         split: Annotation file and image folder.
         classes: Names of the K classes in label order.
-        may_lack_classes: Whether the file's categories may be a part of ``classes``.
+        is_training: Whether it must have all ``classes``, and something to learn from.
+        max_overhang: Share of a side of its image by which a box may reach over it.
         workers: Processes that decode images; 0 decodes in this one.
         reader: How images become pixels.
     """
     try:
-        annotations, found = read_index(split.annotation_file, classes, may_lack_classes=may_lack_classes)
+        annotations, found = read_index(
+            split.annotation_file, classes, may_lack_classes=not is_training, max_overhang=max_overhang
+        )
     except AnnotationError as error:
-        return _inspect_with_own_classes(split, classes, error, workers, reader)
-    files = [*_sound_images(annotations), *_images_of_bad_records(annotations)]
-    looks = _look_at_all([(split.image_folder / file.name, file.size) for file in files], workers, reader)
+        return _inspect_with_own_classes(split, classes, error, max_overhang, workers, reader)
     problems, digests, facts = list(found.found), {}, {}
-    for file, look in zip(files, looks, strict=True):
-        if look.problem:
+    if is_training and not len(annotations.labels):
+        problems.append(f"{annotations.file}: nothing to learn from, {annotations.summary}")
+    folder = ImageFolder(split.image_folder)
+    files = [_on_disk(folder, file) for file in (*_sound_images(annotations), *_images_of_bad_records(annotations))]
+    there = [file for file in files if not file.problem]
+    looks = _look_at_all([(split.image_folder / file.name, file.size) for file in there], workers, reader)
+    for file in files:
+        look = next(looks) if not file.problem else None
+        if look is None:
+            problems.append(f"{file.label}: {file.problem}")
+        elif look.problem:
             problems.append(f"{file.label} ({file.name}) {look.problem}")
         else:
             digests[file.name] = look.digest
-        if look.facts is not None:
+        if look is not None and look.facts is not None:
             facts[file.name] = look.facts
-    names = [file.name for file in files]
-    notes = [*_repeated_files(names, digests), *_unnamed_files(split.image_folder, names)]
+    names = [file.name for file in there]
+    notes = [
+        *found.notes,
+        *(f"left out of training: {number} {reason}" for reason, number in annotations.left_out.items()),
+    ]
+    notes += [*_repeated_files(names, digests), *_unnamed_files(split.image_folder, names)]
     notes += [
         *_notes_on_pixels(facts, reader),
         *_suspicious_objects(annotations),
         *_classes_without_objects(annotations, classes),
     ]
-    return Inspection(split.annotation_file, tuple(dict.fromkeys(problems)), tuple(notes), annotations, digests)
+    return Inspection(split.annotation_file, tuple(problems), tuple(notes), annotations, digests)
 
 
 def _inspect_with_own_classes(
-    split: Split, classes: Sequence[str], error: AnnotationError, workers: int, reader: ImageReader
+    split: Split, classes: Sequence[str], error: AnnotationError, max_overhang: float, workers: int, reader: ImageReader
 ) -> Inspection:
     nothing_else = Inspection(split.annotation_file, (str(error),), (), None, {})
     try:
-        own = classes_of(split.annotation_file)[0]
+        own = classes_of(split.annotation_file)
     except AnnotationError:
         return nothing_else
     if set(own) == set(classes):  # then it was something else
         return nothing_else
-    found = inspect(split, own, may_lack_classes=False, workers=workers, reader=reader)
-    return replace(found, problems=tuple(dict.fromkeys((str(error), *found.problems))), annotations=None)
+    found = inspect(split, own, is_training=False, max_overhang=max_overhang, workers=workers, reader=reader)
+    return replace(found, problems=(str(error), *found.problems), annotations=None)
 
 
 @dataclass(frozen=True)
@@ -110,35 +126,41 @@ class _ImageFile:
         label: What the record is called in messages.
         name: Path below the image folder.
         size: (height, width) in pixels; None if the record has none that is sound.
+        problem: Why there is no such file; empty where there is.
     """
 
     label: str
     name: str
     size: Size | None
+    problem: str = ""
+
+
+def _on_disk(folder: ImageFolder, file: _ImageFile) -> _ImageFile:
+    try:
+        return replace(file, name=folder.find(file.name))
+    except ValueError as error:
+        return replace(file, problem=str(error))
 
 
 def _sound_images(annotations: Annotations) -> Iterator[_ImageFile]:
     rows = zip(annotations.image_ids.tolist(), annotations.file_names.tolist(), strict=True)
     for index, (image_id, name) in enumerate(rows):
-        yield _ImageFile(named("image", image_id), name, annotations.size(index))
+        label = named("image", annotations.file_ids.get(image_id, image_id), index)
+        yield _ImageFile(label, name, annotations.size(index))
 
 
 def _images_of_bad_records(annotations: Annotations) -> Iterator[_ImageFile]:
     """Files that rejected image records name, where the name itself is sound."""
     if not annotations.rejected.images:
         return
-    entries = entries_of(annotations.file, read_bytes(annotations.file)).images
+    entries = entries_of(annotations.file, read_text(annotations.file)).images
     for position in annotations.rejected.images:
         record = parsed(annotations.file, entries[position])
-        try:
-            name = checked_file_name(record)
-        except ValueError:
-            continue
-        try:
-            size = checked_size(record)
-        except ValueError:
-            size = None
-        yield _ImageFile(named("image", record.get("id")), name, size)
+        name = checked([], checked_file_name, record)
+        height, width = (checked([], checked_side, record, key) for key in ("height", "width"))
+        if name is not None:
+            size = None if height is None or width is None else (height, width)
+            yield _ImageFile(named("image", record.get("id"), position), name, size)
 
 
 def shared_images(one: Inspection, other: Inspection) -> Iterator[str]:
@@ -169,8 +191,6 @@ def _look_at_all(files: Sequence[tuple[Path, Size | None]], workers: int, reader
 
 def _look(reader: ImageReader, file: tuple[Path, Size | None]) -> _Look:
     path, size = file
-    if not path.is_file():
-        return _Look(f"is not in {path.parent}")
     try:
         facts = reader.examine(path)
     except ImageError as error:

@@ -42,7 +42,7 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
 MAX_MEGAPIXELS = 179.0
 SIXTEEN_BITS = (0.0, 65535.0)
 NAMED_AT_MOST = 3
-LEAVING_OUT = "`r3cnn data check` lists all such files; data.on_bad_annotation=skip leaves out images that are missing"
+LEAVING_OUT = "`r3cnn data check` lists all such files; data.on_bad_annotation=skip leaves them out"
 
 
 class ImageError(ValueError):

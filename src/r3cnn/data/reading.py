@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from r3cnn.data.annotations import Annotations, read_index
 from r3cnn.data.checks import AnnotationError, OnBadAnnotation, Problems, RecordKind
 from r3cnn.data.index_cache import Stored, digest_of, load_or_make, name_of
 from r3cnn.data.packed_segments import PackedSegments
+from r3cnn.structures import Id
 
+MAX_OVERHANG = 0.1
 SMALLEST_KEPT = 4 * 2**20
 """Bytes of an annotation file; smaller ones are read in less time than it takes to keep them."""
 
@@ -24,11 +26,9 @@ CODE = (
     "annotations.py",
     "checks.py",
     "coco_file.py",
-    "columns.py",
     "image_records.py",
     "packed_segments.py",
     "reading.py",
-    "record_problems.py",
     "segmentation.py",
 )
 """Modules that an index depends on: when one changes, nothing that was kept before is used any more."""
@@ -38,8 +38,11 @@ LIBRARIES = ("msgspec", "numpy", "pycocotools")
 
 
 class _Facts(msgspec.Struct):
-    category_ids: list[int]
+    file_ids: list[tuple[int, Id]]
+    category_ids: list[Id]
+    left_out: dict[str, int]
     problems: list[str]
+    notes: list[str]
     rejected_images: list[int]
     rejected_annotations: list[int]
 
@@ -50,6 +53,7 @@ def read_annotations(
     on_bad_annotation: OnBadAnnotation = "error",
     *,
     may_lack_classes: bool = False,
+    max_overhang: float = MAX_OVERHANG,
     index_cache: Path | None = None,
 ) -> Annotations:
     """Reads, checks and packs a COCO file, see `read_index`.
@@ -59,26 +63,28 @@ def read_annotations(
         classes: Names of the K categories in label order.
         on_bad_annotation: ``error`` raises at the first look, ``skip`` leaves bad records out, counts and logs them.
         may_lack_classes: Whether the file's categories may be a part of ``classes``, as is enough to evaluate on.
+        max_overhang: Share of a side of its image by which a box may reach over it, where it is clipped.
         index_cache: Folder to keep the checked index of a large file in; None keeps nothing.
 
     Raises:
         AnnotationError: For a file that is no COCO file, with other categories than ``classes``, or with a bad record.
     """
-    annotations, problems = _read(file, classes, index_cache, may_lack_classes=may_lack_classes)
+    read = partial(read_index, file, classes, may_lack_classes=may_lack_classes, max_overhang=max_overhang)
+    annotations, problems = _read(file, read, index_cache, (*classes, str(may_lack_classes), str(max_overhang)))
     problems.report(on_bad_annotation)
     return annotations
 
 
 def _read(
-    file: Path, classes: Sequence[str], index_cache: Path | None, *, may_lack_classes: bool
+    file: Path, read: Callable[[], tuple[Annotations, Problems]], index_cache: Path | None, settings: Sequence[str]
 ) -> tuple[Annotations, Problems]:
     if index_cache is None or not file.is_file() or file.stat().st_size < SMALLEST_KEPT:
-        return read_index(file, classes, may_lack_classes=may_lack_classes)
+        return read()
     digest = digest_of(file)
-    name = name_of(digest, *classes, str(may_lack_classes), _digest_of_code(), *map(version, LIBRARIES))
+    name = name_of(digest, *settings, _digest_of_code(), *map(version, LIBRARIES))
 
     def make() -> Stored:
-        made = _stored(*read_index(file, classes, may_lack_classes=may_lack_classes))
+        made = _stored(*read())
         if digest_of(file) != digest:
             raise AnnotationError(f"{file}: was written to while it was read; try again when it is finished")
         return made
@@ -95,15 +101,30 @@ def _stored(annotations: Annotations, problems: Problems) -> Stored:
     arrays = {name: getattr(annotations, name) for name in ARRAYS}
     segments = {name: getattr(annotations.segments, name) for name in SEGMENT_ARRAYS}
     rejected = annotations.rejected
-    facts = _Facts(list(annotations.category_ids), problems.found, list(rejected.images), list(rejected.annotations))
+    facts = _Facts(
+        [*annotations.file_ids.items()],
+        list(annotations.category_ids),
+        dict(annotations.left_out),
+        problems.found,
+        problems.notes,
+        list(rejected.images),
+        list(rejected.annotations),
+    )
     return Stored({**arrays, **segments}, msgspec.to_builtins(facts))
 
 
 def _restored(file: Path, stored: Stored) -> tuple[Annotations, Problems]:
     facts = msgspec.convert(stored.facts, _Facts)
     positions: dict[RecordKind, list[int]] = {"image": facts.rejected_images, "annotation": facts.rejected_annotations}
-    problems = Problems(file, facts.problems, positions)
-    arrays = {name: stored.arrays[name] for name in ARRAYS}
+    problems = Problems(file, facts.problems, facts.notes, positions)
     segments = PackedSegments(**{name: stored.arrays[name] for name in SEGMENT_ARRAYS})
-    category_ids, rejected = tuple(facts.category_ids), problems.rejected
-    return Annotations(file, **arrays, segments=segments, category_ids=category_ids, rejected=rejected), problems
+    annotations = Annotations(
+        file,
+        file_ids=dict(facts.file_ids),
+        **{name: stored.arrays[name] for name in ARRAYS},
+        segments=segments,
+        category_ids=tuple(facts.category_ids),
+        rejected=problems.rejected,
+        left_out=facts.left_out,
+    )
+    return annotations, problems

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from r3cnn.data.checks import is_finite, reasons_of, shortened
+from r3cnn.data.checks import checked, is_finite, shortened
 from r3cnn.structures import Size
 
 MIN_NUMBERS = 6
@@ -35,47 +34,38 @@ def reach_of(side: Number) -> tuple[Number, Number]:
     return -side, 2 * side
 
 
-def encode(segmentation: object, size: Size) -> bytes:
-    """Compressed run lengths of a COCO ``segmentation`` entry, column by column as COCO counts.
+def encode(segmentation: object, size: Size | None) -> tuple[bytes, list[str]]:
+    """Compressed run lengths of a COCO ``segmentation`` entry, column by column as COCO counts; or why there are none.
+
+    A polygon of fewer than three points has no area; it is left out, as long as the object has others.
 
     Args:
         segmentation: List of polygons ``[x1, y1, x2, y2, …]`` in pixels, or a dict of run lengths with ``size`` and
             ``counts`` (list: uncompressed; string: compressed).
-        size: Size of the image file in pixels.
+        size: Size of the image file in pixels; None if it is not known: then nothing is held against it or encoded.
 
-    Raises:
-        ValueError: With the reason, for anything that is no mask of an image of this size.
+    Returns:
+        Run lengths, and a reason for everything that makes it no mask of an image of this size.
     """
+    reasons: list[str] = []
     if isinstance(segmentation, dict):
-        return _encode_runs(segmentation, size)
+        checked(reasons, _check_run_size, segmentation, size)
+        counts = checked(reasons, _encode_counts, segmentation, size)
+        return counts or b"", reasons
     if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError(_neither(segmentation))
-    for place, polygon in enumerate(segmentation):
-        _check_polygon(polygon, place, max(size))
-    height, width = size
-    runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return bytes(runs["counts"])
-
-
-def segmentation_problems(segmentation: object, size: Size | None) -> list[str]:
-    """All reasons why `encode` would refuse an entry: one for each bad polygon, one for all that are no polygon.
-
-    Args:
-        segmentation: As for `encode`.
-        size: Size of the image file in pixels; None if it is not known, and nothing is held against it then.
-    """
-    if isinstance(segmentation, dict):
-        return reasons_of([partial(_check_run_size, segmentation, size), partial(_encode_counts, segmentation, size)])
-    if not isinstance(segmentation, list) or not segmentation:
-        return [_neither(segmentation)]
-    side = math.inf if size is None else max(size)
+        needed = "a list of polygons or run lengths (RLE) are needed"
+        return b"", [f"has segmentation {shortened(segmentation)}: {needed}"]
     strays = [place for place, one in enumerate(segmentation) if not isinstance(one, list)]
-    places = sorted({*range(len(segmentation))} - {*strays[1:]})
-    return reasons_of([partial(_check_polygon, segmentation[place], place, side) for place in places])
+    sound = [place for place, one in enumerate(segmentation) if isinstance(one, list) and not _is_sliver(one)]
+    for place in sorted({*(sound or range(len(segmentation))), *strays[:1]} - {*strays[1:]}):
+        checked(reasons, _check_polygon, segmentation[place], place, math.inf if size is None else max(size))
+    if reasons or size is None:
+        return b"", reasons
+    return bytes(coco_mask.merge(coco_mask.frPyObjects([segmentation[place] for place in sound], *size))["counts"]), []
 
 
-def _neither(segmentation: object) -> str:
-    return f"has segmentation {shortened(segmentation)}: a list of polygons or run lengths (RLE) are needed"
+def _is_sliver(polygon: Sequence[object]) -> bool:
+    return len(polygon) < MIN_NUMBERS and len(polygon) % 2 == 0
 
 
 @dataclass(frozen=True)
@@ -130,11 +120,6 @@ def _check_polygon(polygon: object, place: int, side: float) -> None:
     if min(polygon) < low or max(polygon) > high:
         reach = f"has {name} reaching from {min(polygon)} to {max(polygon)}"
         raise ValueError(f"{reach}, far outside its image, whose longer side is {side}")
-
-
-def _encode_runs(runs: dict[str, object], size: Size) -> bytes:
-    _check_run_size(runs, size)
-    return _encode_counts(runs, size)
 
 
 def _check_run_size(runs: dict[str, object], size: Size | None) -> None:

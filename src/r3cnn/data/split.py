@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r3cnn.data.annotations import Annotations
+from r3cnn.structures import Id
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Split:
     keep_empty: bool = True
     min_side: int = 1
     limit: int | None = None
-    image_ids: Sequence[int] | None = None
+    image_ids: Sequence[Id] | None = None
 
     @property
     def image_folder(self) -> Path:
@@ -58,11 +59,16 @@ class Split:
         if not self.keep_empty:
             is_used &= np.diff(annotations.starts) > 0
         if self.image_ids is not None:
-            missing = sorted(set(self.image_ids) - set(annotations.image_ids.tolist()))
+            ids = [annotations.file_ids.get(one, one) for one in annotations.image_ids.tolist()]
+            chosen = set(self.image_ids)
+            missing = sorted(chosen.difference(ids), key=str)
             if missing:
                 raise ValueError(f"image_ids holds {missing}, which are not in {annotations.file}")
-            is_used &= np.isin(annotations.image_ids, list(self.image_ids))
+            is_used &= np.array([one in chosen for one in ids], dtype=np.bool_)
         indices = np.flatnonzero(is_used)[: self.limit]
         if not len(indices):
-            raise ValueError(f"{annotations.file}: none of its {len(annotations)} images is left to use: {self}")
+            raise ValueError(
+                f"{annotations.file}: none of its {len(annotations)} images is left to use: {self}; the whole file: "
+                f"{annotations.summary}"
+            )
         return indices

@@ -100,10 +100,7 @@ def match_images(
         max_detections: Detections per image and category that count, best first.
     """
     ids = sorted(image_ids)
-    numbered = truth.dataset(found)
-    for number, one in enumerate(numbered["annotations"], start=1):
-        one["id"] = number
-    per_category = match_with_pycocotools(truth.dataset(truth.annotations), numbered, iou_type, ids, max_detections)
+    per_category = match_with_pycocotools(truth, found, iou_type, ids, max_detections)
     return ImageMatches(tuple(ids), tuple(_join(images) for images in per_category if any(images)))
 
 

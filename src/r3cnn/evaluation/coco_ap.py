@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from torchmetrics import Metric
 
 from r3cnn.batch import Batch
+from r3cnn.data.checks import OnBadAnnotation
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance, load_ground_truth
 from r3cnn.evaluation.metrics import EvaluationResult, Metrics
 from r3cnn.evaluation.protocol import Backend, IouType, Precision, Protocol, Stats
@@ -19,7 +21,7 @@ from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits,
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
 from r3cnn.evaluation.seen import Seen, merge
 from r3cnn.schedule import ScoreFusion
-from r3cnn.structures import Detections, ScoredRois
+from r3cnn.structures import Detections, Id, ScoredRois
 
 Precisions = tuple[Precision, Precision]
 
@@ -27,8 +29,8 @@ Precisions = tuple[Precision, Precision]
 class CocoAP(Metric):
     """Collects detections as arrays and mask codes, and evaluates them against the original annotation file.
 
-    The ground truth is that file less its rejected records: the ones that the data set's checks refused, and that it
-    was told to skip. It is read at once, so a file that cannot be evaluated is noticed before any training.
+    The ground truth is that file less the bad records that the data set was told to skip. It is read at once, so a
+    file that cannot be evaluated is noticed before any training.
 
     The result does not depend on the number of ranks or on the order of the images: all records come together on rank 0
     by image id. They must be those of the images that were handed out, each of them once.
@@ -38,8 +40,8 @@ class CocoAP(Metric):
         category_ids: The file's category id of each label.
         classes: Name of each label; the file may then lack some of them, which have no ground truth. Without it they
             are named as in the file.
-        rejected_images: Positions in the file's ``images`` of records that are no ground truth.
-        rejected_annotations: Positions in the file's ``annotations`` of records that are no ground truth.
+        on_bad_annotation: ``error`` or ``skip``, as for the data set.
+        max_overhang: As for the data set: share of a side of its image by which a box may reach over it.
         backend: Library that matches and accumulates; both give the same numbers.
         verify_backend: Run the other back-end as well and require that all statistics agree to 1e-12.
         area_from: Area that sorts a detected mask into small, medium or large: its own, or its box's (the convention
@@ -60,11 +62,11 @@ class CocoAP(Metric):
     def __init__(
         self,
         annotations: Path,
-        category_ids: Sequence[int],
+        category_ids: Sequence[Id],
         *,
         classes: Sequence[str] | None = None,
-        rejected_images: Collection[int] = (),
-        rejected_annotations: Collection[int] = (),
+        on_bad_annotation: OnBadAnnotation = "error",
+        max_overhang: float = math.inf,
         backend: Backend = "faster_coco_eval",
         verify_backend: bool = False,
         area_from: AreaFrom = "mask",
@@ -90,9 +92,7 @@ class CocoAP(Metric):
         self.recall_at = checked_limits(recall_at)
         self._ranks = Ranks(timedelta(minutes=timeout_minutes))
         self._seen: Seen[ImageRecord] = Seen()
-        self._truth = load_ground_truth(
-            self.annotations, rejected_images=rejected_images, rejected_annotations=rejected_annotations
-        )
+        self._truth = load_ground_truth(self.annotations, on_bad_annotation, max_overhang)
         self._objects = objects_by_image(self._truth.annotations)
         self._names = self._truth.category_names
         if classes is not None:
@@ -158,7 +158,7 @@ class CocoAP(Metric):
         """
         parts = self._ranks.gather(self._seen)
         metrics = self._ranks.from_first(lambda: self._evaluate(merge(parts)))
-        return EvaluationResult(metrics, merge(parts), self.category_ids)
+        return EvaluationResult(metrics, merge(parts), self.category_ids, self._truth.file_ids)
 
     def reset(self) -> None:
         """Forgets all detections; the ground truth stays loaded."""
@@ -222,10 +222,8 @@ class CocoAP(Metric):
         truth, instances = self._truth, list[Instance]()
         for (image_id, record), one in zip(records.items(), found, strict=True):
             instances += instances_of(image_id, one, record.size, self.category_ids, iou_type, self.area_from)
-        for number, instance in enumerate(instances, start=1):
-            instance["id"] = number
         protocol = Protocol(list(records), self.category_ids, self.max_detections, self.backend, self.verify_backend)
-        return protocol.precision(truth.dataset(truth.annotations), truth.dataset(instances), iou_type)
+        return protocol.precision(truth, instances, iou_type)
 
 
 def summary(precisions: Precisions) -> dict[str, Stats]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from r3cnn.evaluation.metrics_format import FIGURES, Metrics, Stats
 from r3cnn.evaluation.records import ImageRecord, ResultEntry, entries_of
+from r3cnn.structures import Id
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,18 @@ class EvaluationResult:
         metrics: Content of ``metrics.json``; equal on all ranks.
         records: What every loop found by image id, ascending; empty on ranks other than 0.
         category_ids: The annotation file's category id of each label.
+        file_ids: The annotation file's id of an image where that is another.
     """
 
     metrics: Metrics
     records: Mapping[int, ImageRecord]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
+    file_ids: Mapping[int, Id] = field(default_factory=dict)
+
+    @property
+    def image_ids(self) -> list[Id]:
+        """The annotation file's ids of the images that were looked at."""
+        return [self.file_ids.get(image_id, image_id) for image_id in self.records]
 
     @property
     def detections(self) -> list[ResultEntry]:
@@ -34,12 +42,12 @@ class EvaluationResult:
         """Entries of the COCO results file of a loop, counted from 0, or from the last one with -1."""
         return [
             entry
-            for image_id, record in self.records.items()
+            for image_id, record in zip(self.image_ids, self.records.values(), strict=True)
             for entry in entries_of(image_id, record.loops[loop], record.size, self.category_ids)
         ]
 
 
-def unvalidated(loops: int, category_ids: tuple[int, ...]) -> EvaluationResult:
+def unvalidated(loops: int, category_ids: tuple[Id, ...]) -> EvaluationResult:
     """Of a run without validation: no image was looked at, and every figure is undefined.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypedDict
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from r3cnn.evaluation.ground_truth import Dataset
+from r3cnn.evaluation.ground_truth import GroundTruth, Instance
+from r3cnn.structures import Id
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
 IouType = Literal["bbox", "segm"]
@@ -42,7 +43,7 @@ class Precision:
     """
 
     values: NDArray[np.float64]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
 
     def summary(self) -> Stats:
         """AP over IoU 0.50:0.95, at 0.50 and 0.75, and by object size; None where there is no ground truth."""
@@ -52,7 +53,7 @@ class Precision:
         stats |= {f"ap_{name}": _mean(self.values[..., area]) for area, name in enumerate(AREAS) if name != "all"}
         return stats
 
-    def per_category(self) -> dict[int, float | None]:
+    def per_category(self) -> dict[Id, float | None]:
         """AP over IoU 0.50:0.95 and all sizes by category id."""
         return {key: _mean(self.values[:, :, number, 0]) for number, key in enumerate(self.category_ids)}
 
@@ -75,27 +76,87 @@ class Protocol:
     """
 
     image_ids: Sequence[int]
-    category_ids: Sequence[int]
+    category_ids: Sequence[Id]
     max_detections: int = 100
     backend: Backend = "faster_coco_eval"
     is_verified: bool = False
 
-    def precision(self, truth: Dataset, found: Dataset, iou_type: IouType) -> Precision:
-        """Evaluates detections against ground truth; both are written into by the libraries.
+    def precision(self, truth: GroundTruth, found: Sequence[Instance], iou_type: IouType) -> Precision:
+        """Evaluates detections against ground truth.
 
         Raises:
             BackendMismatchError: If it is verified and a precision or a recall, of which all statistics are means,
                 differs by more than 1e-12: at any IoU threshold, category, object size, or number of detections.
         """
-        ids = sorted(self.category_ids)
+        numbering = Numbering.of(self.image_ids, self.category_ids)
         limits = [count for count in RECALLED_AT if self.is_verified and count < self.max_detections]
-        choice = (sorted(self.image_ids), ids, [*limits, self.max_detections])
+        choice = (*numbering.chosen, [*limits, self.max_detections])
         other = next(backend for backend in BACKENDS if backend != self.backend)
-        copies = (_copy(truth), _copy(found)) if self.is_verified else None
-        curves = _RUNS[self.backend](truth, found, iou_type, choice)
-        if copies is not None:
-            _compare(curves, _RUNS[other](*copies, iou_type, choice), iou_type, (self.backend, other))
-        return Precision(curves.precision[..., -1], tuple(ids))
+
+        def run(backend: Backend) -> Curves:  # the libraries write into what they are given
+            return _RUNS[backend](
+                numbering.dataset(truth, truth.annotations), numbering.dataset(truth, found), iou_type, choice
+            )
+
+        curves = run(self.backend)
+        if self.is_verified:
+            _compare(curves, run(other), iou_type, (self.backend, other))
+        return Precision(curves.precision[..., -1], tuple(numbering.categories))
+
+
+class Dataset(TypedDict):
+    """The content of a COCO file, as far as COCO evaluators need it."""
+
+    images: list[dict[str, int]]
+    categories: list[dict[str, object]]
+    annotations: list[Instance]
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Images and categories as the back-ends see them: numbered from 1, in the order of their ids.
+
+    Ids of files may be larger than what a double holds, negative, or text. Annotations are numbered as well: both
+    libraries read the match with one of id 0 as no match.
+
+    Attributes:
+        images: Number of each image that is evaluated, by its id.
+        categories: Number of each category, by its id.
+    """
+
+    images: dict[int, int]
+    categories: dict[Id, int]
+
+    @classmethod
+    def of(cls, image_ids: Iterable[int], category_ids: Iterable[Id]) -> Numbering:
+        """Numbers ids in their order, which decides between detections of equal score."""
+        images = {one: number for number, one in enumerate(sorted(image_ids), start=1)}
+        return cls(images, {one: number for number, one in enumerate(sorted(category_ids), start=1)})
+
+    @property
+    def chosen(self) -> tuple[list[int], list[int]]:
+        """Numbers of the images and of the categories."""
+        return list(self.images.values()), list(self.categories.values())
+
+    def dataset(self, truth: GroundTruth, instances: Sequence[Instance]) -> Dataset:
+        """COCO content with copies of those ``instances`` that are of these images and categories."""
+        chosen = [one for one in instances if one["image_id"] in self.images and one["category_id"] in self.categories]
+        return {
+            "images": [
+                {"id": number, "height": truth.images[one][0], "width": truth.images[one][1]}
+                for one, number in self.images.items()
+            ],
+            "categories": [{"id": number, "name": str(one)} for one, number in self.categories.items()],
+            "annotations": [
+                {
+                    **one,
+                    "id": number,
+                    "image_id": self.images[one["image_id"]],
+                    "category_id": self.categories[one["category_id"]],
+                }
+                for number, one in enumerate(chosen, start=1)
+            ],
+        }
 
 
 Choice = tuple[list[int], list[int], list[int]]
@@ -111,11 +172,6 @@ class Curves(NamedTuple):
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
-
-
-def _copy(dataset: Dataset) -> Dataset:
-    annotations = [one.copy() for one in dataset["annotations"]]
-    return {"images": dataset["images"], "categories": dataset["categories"], "annotations": annotations}
 
 
 def _compare(first: Curves, second: Curves, iou_type: IouType, names: tuple[Backend, Backend]) -> None:
@@ -172,20 +228,21 @@ class MatchedImage(TypedDict):
 
 
 def match_with_pycocotools(
-    truth: Dataset, found: Dataset, iou_type: IouType, image_ids: Sequence[int], max_detections: int
+    truth: GroundTruth, found: Sequence[Instance], iou_type: IouType, image_ids: Sequence[int], max_detections: int
 ) -> list[list[MatchedImage | None]]:
-    """Matches detections of all sizes to ground truth; both are written into by the library.
+    """Matches detections of all sizes to ground truth.
 
     Returns:
-        For every category in ascending order of ids, and every image in the order given; None where it has neither
-        an object nor a detection of that category.
+        For every category and every image, in ascending order of their ids; None where it has neither an object nor a
+        detection of that category.
     """
-    ids = sorted(one["id"] for one in truth["categories"])
+    numbering = Numbering.of(image_ids, truth.category_names)
+    objects, detections = numbering.dataset(truth, truth.annotations), numbering.dataset(truth, found)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = _pycocotools(truth, found, iou_type, ([*image_ids], ids, [max_detections]))
-    images, areas = len(image_ids), len(evaluator.params.areaRng)
+        evaluator = _pycocotools(objects, detections, iou_type, (*numbering.chosen, [max_detections]))
+    images, areas = len(numbering.images), len(evaluator.params.areaRng)
     flat = evaluator.evalImgs  # category by area by image; the first area is all sizes
-    return [flat[k * areas * images : k * areas * images + images] for k in range(len(ids))]
+    return [flat[k * areas * images : k * areas * images + images] for k in range(len(numbering.categories))]
 
 
 _RUNS = {"faster_coco_eval": _run_faster, "pycocotools": _run_pycocotools}

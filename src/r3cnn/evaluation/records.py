@@ -16,7 +16,7 @@ from r3cnn.evaluation.protocol import IouType
 from r3cnn.evaluation.recall import ImageRecall
 from r3cnn.evaluation.rle import EncodedMasks, Rle
 from r3cnn.schedule import ScoreFusion
-from r3cnn.structures import Detections, ScoredRois, Size
+from r3cnn.structures import Detections, Id, ScoredRois, Size
 
 AreaFrom = Literal["mask", "box"]
 
@@ -24,8 +24,8 @@ AreaFrom = Literal["mask", "box"]
 class ResultEntry(TypedDict):
     """One entry of a COCO results file; ``mask_score`` only from a model with a mask-IoU head."""
 
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     bbox: list[float]
     score: float
     segmentation: Rle
@@ -133,7 +133,7 @@ def record_loop(found: Detections, size: Size, original_size: Size) -> LoopRecor
     )
 
 
-def entries_of(image_id: int, record: LoopRecord, size: Size, category_ids: Sequence[int]) -> list[ResultEntry]:
+def entries_of(image_id: Id, record: LoopRecord, size: Size, category_ids: Sequence[Id]) -> list[ResultEntry]:
     """Entries of the COCO results file, full precision."""
     entries: list[ResultEntry] = []
     boxes, scores = record.boxes.tolist(), record.scores.tolist()
@@ -155,11 +155,11 @@ def instances_of(
     image_id: int,
     record: LoopRecord,
     size: Size,
-    category_ids: Sequence[int],
+    category_ids: Sequence[Id],
     iou_type: IouType,
     area_from: AreaFrom,
 ) -> list[Instance]:
-    """Detections in the form that COCO evaluators take; ids are given later.
+    """Detections in the form that COCO evaluators take, without ids.
 
     Boxes rank by ``score`` and count with their own area. Masks rank by ``mask_score`` where there is one, and count
     with the area of the mask or, as in older tool boxes, of the box.

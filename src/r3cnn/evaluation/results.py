@@ -8,6 +8,7 @@ from typing import cast
 
 from pycocotools import mask as coco_mask
 
+from r3cnn.data.checks import checked_id
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance, to_code
 from r3cnn.evaluation.protocol import IouType
 
@@ -31,21 +32,20 @@ def read_results(path: Path, truth: GroundTruth, iou_type: IouType) -> list[Inst
         raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, list):
         raise ValueError(f"{path} is no COCO results file: a list is needed, got a {type(content).__name__}")
-    found = []
+    found, own_ids = [], truth.own_ids
     for position, entry in enumerate(content):
         try:
-            found.append(_instance(entry, truth, iou_type))
+            found.append(_instance(entry, truth, own_ids[entry["image_id"]], iou_type))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: entry {position} lacks {error}, or speaks of an unknown image") from error
     return found
 
 
-def _instance(entry: dict[str, object], truth: GroundTruth, iou_type: IouType) -> Instance:
-    image_id = int(cast(int, entry["image_id"]))
+def _instance(entry: dict[str, object], truth: GroundTruth, image_id: int, iou_type: IouType) -> Instance:
     score = entry["score"] if iou_type == "bbox" else entry.get("mask_score", entry["score"])
     instance: Instance = {
         "image_id": image_id,
-        "category_id": int(cast(int, entry["category_id"])),
+        "category_id": checked_id(entry, "category_id"),
         "iscrowd": 0,
         "score": float(cast(float, score)),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from r3cnn.structures import Id
+
 
 @dataclass(frozen=True)
 class Report:
@@ -32,7 +34,7 @@ class Report:
     ignored: Mapping[str, str]
     unfilled: Mapping[str, str]
     classes: Sequence[str]
-    category_ids: Sequence[int]
+    category_ids: Sequence[Id]
     preprocessing: Mapping[str, object]
     notes: Sequence[str] = field(default=())
 

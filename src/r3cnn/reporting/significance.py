@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,7 +108,9 @@ def _matches(run: Scored, kind: str) -> ImageMatches:
             raise FileNotFoundError(f"{path} is gone")
     ids = run.folder / IMAGE_IDS
     stamps = tuple(path.stat().st_mtime_ns for path in (annotations, detections, ids) if path.is_file())
-    matches = _matched(annotations, detections, ids, IOU_TYPES[kind], _max_detections(run.record), stamps)
+    matches = _matched(
+        annotations, detections, ids, IOU_TYPES[kind], _max_detections(run.record), _max_overhang(run.record), stamps
+    )
     noted, computed = run.record.metrics["loops"][str(run.loop)][kind]["ap"], matches.average_precision()
     if noted is None or computed is None or abs(noted - computed) > ROUNDING:
         raise ValueError(f"{detections} gives a {kind} AP of {computed}, the run noted {noted}")
@@ -116,13 +119,19 @@ def _matches(run: Scored, kind: str) -> ImageMatches:
 
 @lru_cache(maxsize=KEPT)
 def _matched(
-    annotations: Path, detections: Path, ids: Path, kind: IouType, max_detections: int, stamps: tuple[int, ...]
+    annotations: Path,
+    detections: Path,
+    ids: Path,
+    kind: IouType,
+    max_detections: int,
+    max_overhang: float,
+    stamps: tuple[int, ...],
 ) -> ImageMatches:
     """Kept for the next comparison with the same run, since matching takes long; ``stamps`` tell changed files."""
-    truth = load_ground_truth(annotations)
+    truth = load_ground_truth(annotations, "skip", max_overhang)
     found = read_results(detections, truth, kind)
-    image_ids = json.loads(ids.read_text(encoding="utf-8")) if ids.is_file() else [*truth.images]
-    return match_images(truth, found, image_ids, kind, max_detections)
+    seen = json.loads(ids.read_text(encoding="utf-8")) if ids.is_file() else [*truth.own_ids]
+    return match_images(truth, found, [truth.own_ids[one] for one in seen], kind, max_detections)
 
 
 def _file_of(run: Scored) -> str:
@@ -136,3 +145,9 @@ def _max_detections(record: Record) -> int:
     evaluation = record.config.get("evaluation")
     limit = evaluation.get("max_detections") if isinstance(evaluation, Mapping) else None
     return limit if isinstance(limit, int) else 100
+
+
+def _max_overhang(record: Record) -> float:
+    data = record.config.get("data")
+    limit = data.get("max_overhang") if isinstance(data, Mapping) else None
+    return float(limit) if isinstance(limit, int | float) else math.inf

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from r3cnn.detector import RCNN
 from r3cnn.interop.translation import Shape, shapes_of
-from r3cnn.structures import Size
+from r3cnn.structures import Id, Size
 from r3cnn.training.build import instantiate, trusted_targets
 
 FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
@@ -70,7 +70,7 @@ class CheckpointInfo:
     model: Mapping[str, object]
     data: Mapping[str, object]
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     preprocessing: Preprocessing
 
     def to_dict(self) -> dict[str, object]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import pickle
 from dataclasses import replace
@@ -217,6 +218,70 @@ def test_only_the_validation_file_may_lack_a_class(make, split, write_coco):
         make(train=dogs).setup("fit")
 
 
+def test_missing_images_are_named_or_left_out_and_counted_on_request(make, split, tmp_path, caplog):
+    for number in (2, 5):
+        (tmp_path / f"images/{number}.png").unlink()
+    with pytest.raises(ImageError, match=r"its image '2\.png' is not in .* \(and 1 more missing images\)"):
+        make().setup()
+    data = make(on_bad_annotation="skip", train=replace(split, limit=4))
+    data.setup("fit")
+    assert (data.train_set.image_ids, data.val_image_ids) == ((1, 3, 4), (1, 3, 4, 6, 7, 8))
+    assert "left out 2 of 8 images" in caplog.text
+    with pytest.raises(ImageError, match="is no folder"):
+        make(on_bad_annotation="skip", val=replace(split, images="elsewhere")).setup()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_images_are_left_out_and_told_on_request(make, tmp_path, caplog, workers):
+    whole = (tmp_path / "images/3.png").read_bytes()
+    (tmp_path / "images/3.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "images/5.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((80, 60, 3), dtype=np.uint8)).save(tmp_path / "images/6.png")
+    data = make(on_bad_annotation="skip", workers=workers)
+    data.setup("fit")
+    assert data.val_image_ids == (1, 2, 4, 7, 8)
+    assert "left out 3 of 8 images that cannot be read, first: " in caplog.text
+    assert [i for batch in data.val_dataloader() for i in batch.image_ids] == [1, 2, 4, 7, 8]
+    seen = [i for batch in data.train_dataloader() for i in batch.image_ids]
+    assert sorted(seen) == [1, 2, 4, 4, 7, 7, 7, 8]  # the next one stands in, so that no step is missing
+    assert workers or caplog.text.count("the next image stands in") == 3
+    for number in range(1, 9):
+        (tmp_path / f"images/{number}.png").write_bytes(b"broken")
+    for loader in ("train_dataloader", "val_dataloader"):
+        with pytest.raises(ImageError, match="cannot be read"):
+            list(getattr(make(on_bad_annotation="skip"), loader)())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"iscrowd": 1}, "7 crowds"),
+        ({"bbox": [0.1, 0.2, 0.3, 0.3]}, "7 with a box side below 1 px"),
+        ({"area": 0, "segmentation": [[10, 20, 30, 20, 10, 20]]}, "7 with an area of 0 and a mask without a pixel"),
+    ],
+)
+def test_a_training_set_without_anything_to_learn_from_is_refused_with_the_reason(make, write_coco, changes, reason):
+    records = [annotation(i, image_id=i, **changes) for i in range(1, 8)]
+    write_coco([image(i) for i in range(1, 9)], records)
+    with pytest.raises(AnnotationError, match=f"nothing to learn from .*: 0 objects in 8 images; left out: {reason}"):
+        make().setup("fit")
+    make().setup("validate")  # its AP is undefined, which is normal
+
+
+def test_training_starts_with_a_line_of_what_it_learns_from_and_what_it_leaves_out(make, write_coco, caplog):
+    write_coco([image(1), image(2)], [annotation(1), annotation(2, iscrowd=1), annotation(3, image_id=2, area=0)])
+    with caplog.at_level(logging.INFO):
+        make().setup("fit")
+    assert "training on 2 images; in the file: 2 objects in 2 images; left out: 1 crowds (iscrowd 1)" in caplog.text
+
+
+def test_class_names_that_yaml_reads_as_numbers_are_text(make, write_coco):
+    write_coco([image(1)], [annotation(1)], categories=[{"id": 3, "name": 1}, {"id": 7, "name": "2"}])
+    data = make(classes=[2, 1])
+    assert data.classes == ("2", "1")
+    assert data.train_set[Draw(0, 0)].target.labels.tolist() == [0]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_is_named(make, tmp_path, workers):
     (tmp_path / "images" / "4.png").write_bytes(b"broken")
@@ -224,7 +289,7 @@ def test_an_image_that_cannot_be_read_is_named(make, tmp_path, workers):
         list(make(workers=workers).val_dataloader())
     message = str(message_for_user(error.value))
     assert message.startswith(f"{tmp_path}/images/4.png: cannot be read as an image: it is of no known format; ")
-    assert message.endswith("data.on_bad_annotation=skip leaves out images that are missing")
+    assert message.endswith("data.on_bad_annotation=skip leaves them out")
 
 
 def test_grey_values_are_scaled_as_the_data_set_says_and_a_range_that_wastes_them_is_told_at_set_up(
@@ -253,7 +318,9 @@ def test_an_image_of_another_size_than_annotated_is_named(make, tmp_path):
 
 
 def test_a_wrong_image_folder_is_noticed_at_set_up(make, split):
-    with pytest.raises(ImageError, match=r"elsewhere/1\.png: there is no such image"):
+    with pytest.raises(
+        ImageError, match=r"coco\.json: its image '1\.png' is not in .*elsewhere, which is no folder \(and 7 more"
+    ):
         make(train=replace(split, images="elsewhere")).setup()
 
 
@@ -271,6 +338,8 @@ def test_a_wrong_image_folder_is_noticed_at_set_up(make, split):
         ({"on_bad_annotation": "ignore"}, "on_bad_annotation is 'ignore'"),
         ({"classes": []}, "classes is"),
         ({"classes": ["dog", "dog"]}, "classes is"),
+        ({"classes": [1, "1"]}, "classes is"),
+        ({"max_overhang": -1}, "max_overhang is -1"),
     ],
 )
 def test_a_setting_out_of_range_is_named(make, changes, reason):

@@ -38,9 +38,9 @@ def count_builds(monkeypatch):
     built = []
     original = reading.read_index
 
-    def counted(file, classes, *, may_lack_classes):
+    def counted(file, classes, **settings):
         built.append(file)
-        return original(file, classes, may_lack_classes=may_lack_classes)
+        return original(file, classes, **settings)
 
     monkeypatch.setattr(reading, "read_index", counted)
     return built
@@ -52,12 +52,15 @@ def assert_same(first, second):
     assert [first.objects(i).segments for i in range(len(first))] == [
         second.objects(i).segments for i in range(len(second))
     ]
-    assert (first.category_ids, first.rejected) == (second.category_ids, second.rejected)
+    for name in ("category_ids", "file_ids", "rejected", "left_out"):
+        assert getattr(first, name) == getattr(second, name), name
 
 
 def test_a_kept_index_is_the_one_that_was_read(write_coco, kept, monkeypatch):
     crowd = annotation(3, iscrowd=1, segmentation={"size": [60, 80], "counts": [0, 4800]})
-    file = write_coco([image(1), image(2)], [annotation(1), annotation(2, image_id=2, category_id=3), crowd])
+    images = [image("one", file_name="1.png"), image("two", file_name="2.png")]
+    records = [annotation(1), annotation(2, image_id="two", category_id=3), crowd]
+    file = write_coco(images, [{**one, "image_id": "two" if one["image_id"] == "two" else "one"} for one in records])
     built = count_builds(monkeypatch)
     plain = reading.read_annotations(file, CLASSES)
     first, second = read(file, kept), read(file, kept)
@@ -86,9 +89,11 @@ def test_other_classes_or_other_checks_make_an_index_of_their_own(write_coco, ke
     assert read(file, kept).labels.tolist() == [0]
     assert read(file, kept, classes=("cat", "dog")).labels.tolist() == [1]
     assert len(entries(kept)) == 2
+    reading.read_annotations(file, CLASSES, max_overhang=0.5, index_cache=kept)
+    assert len(entries(kept)) == 3
     monkeypatch.setattr(reading, "_digest_of_code", lambda: "changed")
     read(file, kept)
-    assert len(entries(kept)) == 3
+    assert len(entries(kept)) == 4
 
 
 @pytest.mark.parametrize("library", ["numpy", "pycocotools"])

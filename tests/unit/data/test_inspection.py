@@ -19,7 +19,7 @@ IN_8_BITS = ImageReader()
 
 def inspected(file, workers=0, reader=IN_8_BITS):
     split = Split(file.parent / "images", file)
-    return inspect(split, CLASSES, may_lack_classes=False, workers=workers, reader=reader)
+    return inspect(split, CLASSES, is_training=True, max_overhang=0.1, workers=workers, reader=reader)
 
 
 def test_a_sound_data_set_has_no_problem(write_coco):
@@ -59,11 +59,11 @@ def test_every_bad_record_and_every_bad_image_is_named(write_coco, workers):
         "annotation 3 has 2 points in polygon 0",
         "annotation 3 has the id of another annotation",
         "annotation 4 belongs to image_id 77",
-        "image 2 (2.png) is not in",
+        "image 2: '2.png' is not in",
         "image 3 (3.png) cannot be read as an image",
         "image 4 (4.png) cannot be read as an image",
         "image 5 (5.png) is 80 px high and 60 px wide",
-        "image 8 (8.png) is not in",
+        "image 8: '8.png' is not in",
     ]
     for beginning in expected:
         assert [sentence for sentence in problems if sentence.startswith(beginning)], beginning
@@ -75,37 +75,49 @@ def test_each_field_that_is_wrong_is_named_not_only_the_first_of_a_record(write_
     worst = {"image_id": 77, "category_id": 99, "bbox": [1, 2, 0, 4], "area": -1, "iscrowd": 5}
     runs = {"size": [80, 60], "counts": [5, -1]}
     file = write_coco(
-        [image(1), image(1, file_name="../1.png", height="60", width=0)],
+        [image(1), image(1, file_name="\n.png", height="60", width=0)],
         [
-            annotation("x", **worst, segmentation=polygons),
+            annotation(None, **worst, segmentation=polygons),
             annotation(2, bbox=[70, 20, 20, 20], segmentation=runs),
             annotation(3, image_id=77, segmentation={"size": 5, "counts": [5]}),
             annotation(2, iscrowd="no"),
             annotation(2),
+            annotation(4),
         ],
     )
     assert inspected(file).problems == (
-        "image 1 has the id of another image: one of its own is needed",
-        "image 1 has file_name '../1.png', which leaves the image folder",
-        "image 1 has height '60': an integer from 1 to 65535 is needed",
-        "image 1 has width 0: an integer from 1 to 65535 is needed",
-        "annotation 'x' has id 'x': an integer is needed",
-        "annotation 'x' belongs to image_id 77, which is not in the file (or is bad itself)",
-        "annotation 'x' has unknown category_id 99: one of the file's, [3, 7], is needed",
-        "annotation 'x' has area -1: a number of pixels >= 0 is needed",
-        "annotation 'x' has iscrowd 5: 0 or 1 is needed",
-        "annotation 'x' has bbox [1, 2, 0, 4] of zero area: width and height above 0 are needed",
-        "annotation 'x' has 3 numbers in polygon 0 of its segmentation: x and y come in pairs",
-        "annotation 'x' has None in polygon 2 of its segmentation, which is no finite number",
-        "annotation 2 has bbox [70, 20, 20, 20], which lies outside its image of (height, width) = [60, 80]",
-        "annotation 2 has run lengths (RLE) of size [80, 60] as segmentation: that of its image, [height, width] = "
-        "[60, 80], is needed",
-        "annotation 2 has -1 in the counts of its run lengths (RLE): integers >= 0 are needed",
-        "annotation 3 belongs to image_id 77, which is not in the file (or is bad itself)",
-        "annotation 3 has run lengths (RLE) of size 5 as segmentation: [height, width] is needed",
+        "image 1 has the id of another image: one of its own is needed; "
+        "has file_name '\\n.png', with a control character; "
+        "has height '60': an integer from 1 to 65535 is needed; "
+        "has width 0: an integer from 1 to 65535 is needed",
+        "annotation at position 0 has id None: a whole number or text is needed; "
+        "belongs to image_id 77, which is not in the file (or is bad itself); "
+        "has unknown category_id 99: one of the file's, [3, 7], is needed; "
+        "has area -1: a number of pixels >= 0 is needed; "
+        "has iscrowd 5: 0 or 1 is needed; "
+        "has bbox [1, 2, 0, 4] of zero area: width and height above 0 are needed; "
+        "has 3 numbers in polygon 0 of its segmentation: x and y come in pairs; "
+        "has None in polygon 2 of its segmentation, which is no finite number",
+        "annotation 2 has bbox [70, 20, 20, 20], which lies outside its image of (height, width) = [60, 80] "
+        "by 12.5 % of a side, max_overhang is 10 %; "
+        "has run lengths (RLE) of size [80, 60] as segmentation: that of its image, [height, width] = "
+        "[60, 80], is needed; "
+        "has -1 in the counts of its run lengths (RLE): integers >= 0 are needed",
+        "annotation 3 belongs to image_id 77, which is not in the file (or is bad itself); "
+        "has run lengths (RLE) of size 5 as segmentation: [height, width] is needed",
+        "annotation 2 has the id of another annotation: one of its own is needed; has iscrowd 'no': 0 or 1 is needed",
         "annotation 2 has the id of another annotation: one of its own is needed",
-        "annotation 2 has iscrowd 'no': 0 or 1 is needed",
     )
+
+
+def test_problems_are_counted_by_records_though_they_read_the_same(write_coco):
+    file = write_coco([image(1)], [annotation(1), *(annotation(2, area=-1) for _ in range(3))])
+    assert len(inspected(file).problems) == 3
+
+
+def test_a_training_set_without_anything_to_learn_from_is_a_problem(write_coco):
+    (problem,) = inspected(write_coco([image(1)], [annotation(1, iscrowd=1)])).problems
+    assert "nothing to learn from, 0 objects in 1 images; left out: 1 crowds (iscrowd 1)" in problem
 
 
 def test_images_of_bad_records_are_decoded_where_their_name_is_sound(write_coco):
@@ -124,16 +136,18 @@ def test_images_of_bad_records_are_decoded_where_their_name_is_sound(write_coco)
     for name in ("five.png", "-1.png"):
         Image.fromarray(np.zeros((80, 60, 3), dtype=np.uint8)).save(folder / name)
     found = inspected(file)
-    about_files = [problem for problem in found.problems if ".png)" in problem]
-    assert [problem.split(".png)")[0] for problem in about_files] == [
+    about_files = [problem for problem in found.problems if ".png" in problem]
+    assert [problem.split(".png")[0] for problem in about_files] == [
         "image 'two' (two",
         "image 3 (3",
-        "image 1 (4",
+        "image 1: '4",
         "image 'five' (five",
+        "image 'out': '../1",
     ]
     assert "cannot be read as an image" in about_files[0]
     assert "is not in" in about_files[2]
     assert "is 80 px high and 60 px wide" in about_files[3]
+    assert "leaves the image folder" in about_files[4]
     assert set(found.digests) == {"1.png", "-1.png"}
 
 
@@ -244,9 +258,10 @@ def test_pages_that_are_not_used_are_counted(write_coco):
 
 
 def test_a_file_that_cannot_be_read_is_the_one_problem(write_coco, tmp_path):
-    other = write_coco([image(1)], [], categories=[*CATEGORIES, {"id": 9, "name": "cow"}])
+    cow = annotation(1, category_id=9)
+    other = write_coco([image(1)], [cow], categories=[*CATEGORIES, {"id": 9, "name": "cow"}])
     (problem,) = inspected(other).problems
-    assert "unknown in it: ['cow']" in problem
+    assert "unknown in it: ['cow' (1 annotations)]" in problem
     (tmp_path / "no.json").write_text("{")
     (problem,) = inspected(tmp_path / "no.json").problems
     assert "is no JSON file" in problem

@@ -40,7 +40,7 @@ def test_the_rows_of_a_crop_hold_the_mask(mask):
 @given(masks)
 def test_compressed_run_lengths_are_kept_as_they_are(mask):
     counts = coco_mask.encode(np.asfortranarray(mask))["counts"]
-    assert encode({"size": list(mask.shape), "counts": counts.decode()}, mask.shape) == counts
+    assert encode({"size": list(mask.shape), "counts": counts.decode()}, mask.shape) == (counts, [])
 
 
 def test_long_runs_of_several_digits_are_decoded():
@@ -53,7 +53,7 @@ def test_long_runs_of_several_digits_are_decoded():
 
 def test_parts_of_an_object_in_several_polygons_are_united():
     parts = [[0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0], [5.0, 5.0, 8.0, 5.0, 8.0, 8.0, 5.0, 8.0]]
-    mask = paste(decode(encode(parts, (10, 10)), (10, 10)), (10, 10))
+    mask = paste(decode(encode(parts, (10, 10))[0], (10, 10)), (10, 10))
     assert mask.sum() == 4 + 9
     assert mask[:2, :2].all()
     assert mask[5:8, 5:8].all()
@@ -61,5 +61,13 @@ def test_parts_of_an_object_in_several_polygons_are_united():
 
 @pytest.mark.parametrize("counts", ["", "`", "oooooooo0"])
 def test_broken_compressed_run_lengths_are_refused(counts):
-    with pytest.raises(ValueError, match="compressed run lengths"):
-        encode({"size": [4, 4], "counts": counts}, (4, 4))
+    (reason,) = encode({"size": [4, 4], "counts": counts}, (4, 4))[1]
+    assert "compressed run lengths" in reason
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("sliver", [[], [1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+def test_a_part_without_area_is_dropped_from_its_object_and_changes_no_pixel(sliver, place):
+    parts = [[0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0], [5.0, 5.0, 8.0, 5.0, 8.0, 8.0, 5.0, 8.0]]
+    whole = encode(parts, (10, 10))[0]
+    assert encode([*parts[:place], sliver, *parts[place:]], (10, 10)) == (whole, [])

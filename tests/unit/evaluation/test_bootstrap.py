@@ -55,7 +55,7 @@ def matched(truth: GroundTruth, found: list[Instance], kind: IouType = "bbox", l
 
 def reference(truth: GroundTruth, found: list[Instance], kind: IouType, limit: int = 100) -> float | None:
     protocol = Protocol(list(truth.images), CATEGORIES, limit)
-    return protocol.precision(truth.dataset(truth.annotations), truth.dataset(found), kind).summary()["ap"]
+    return protocol.precision(truth, found, kind).summary()["ap"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

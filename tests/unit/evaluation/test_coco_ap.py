@@ -248,7 +248,7 @@ def test_a_class_that_the_file_lacks_has_no_figure_and_changes_none(coco_file: C
 
 def test_a_file_that_cannot_be_evaluated_is_refused_before_anything_is_evaluated(coco_file: CocoFile) -> None:
     path = coco_file([annotation(1, 8, 3, LEFT)])
-    with pytest.raises(ValueError, match="no image has this id"):
+    with pytest.raises(ValueError, match="annotation 1 belongs to image_id 8, which is not in the file"):
         CocoAP(path, (3, 7))
 
 

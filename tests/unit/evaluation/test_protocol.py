@@ -15,6 +15,7 @@ from torch.nn import functional
 from r3cnn.batch import Batch, Example
 from r3cnn.evaluation import protocol
 from r3cnn.evaluation.coco_ap import CocoAP
+from r3cnn.evaluation.ground_truth import load_ground_truth
 from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
 from r3cnn.evaluation.protocol import BackendMismatchError, Curves
 from r3cnn.structures import Detections, InstanceMasks, Target
@@ -61,12 +62,12 @@ def evaluate(
 ) -> EvaluationResult:
     coco = COCO(str(path))
     metric = CocoAP(path, sorted(coco.getCatIds()), backend=backend, area_from=area_from, verify_backend=verify)
-    generator = torch.Generator().manual_seed(0)
+    generator, own_ids = torch.Generator().manual_seed(0), load_ground_truth(path).own_ids
     for image_id in sorted(coco.imgs)[::every]:
         size = (coco.imgs[image_id]["height"], coco.imgs[image_id]["width"])
         resized = (round(size[0] * SCALE), round(size[1] * SCALE))
         empty = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(resized))
-        batch = Batch.of([Example(torch.zeros(3, *resized, dtype=torch.uint8), empty, image_id, size)])
+        batch = Batch.of([Example(torch.zeros(3, *resized, dtype=torch.uint8), empty, own_ids[image_id], size)])
         metric.update(batch, [[noisy_copies(coco, image_id, generator)] for _ in range(2)])
     return metric.compute()
 
@@ -124,6 +125,38 @@ def test_the_metrics_are_what_pycocotools_computes_from_the_written_detections_a
         expected = by_pycocotools(annotations, tmp_path / "detections.json", iou_type)
         assert [metrics[kind][key] for key in KEYS] == pytest.approx(expected, abs=1e-9)
         assert 0.1 < metrics[kind]["ap"] < 0.95
+
+
+IDS: dict[str, Callable[[int], object]] = {
+    "hashes that no double holds": lambda number: 2**60 + number,
+    "more than 64 bits": lambda number: 2**100 + number,
+    "negative": lambda number: number - 10_000,
+    "text": lambda number: f"{number:05d}",
+    "whole floats": float,
+    "around 0": lambda number: number - 2,
+}
+
+
+@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_any_kind_change_no_figure_and_come_back_in_the_detections(
+    annotations: Path, tmp_path: Path, kind: str, backend: str
+) -> None:
+    content, renamed = json.loads(annotations.read_text()), IDS[kind]
+    for record in (*content["images"], *content["annotations"], *content["categories"]):
+        record |= {key: renamed(record[key]) for key in ("id", "image_id", "category_id") if key in record}
+    path = tmp_path / "renamed.json"
+    path.write_text(json.dumps(content))
+    result = evaluate(path, backend, verify=True)
+    assert figures(result.metrics) == figures(evaluate(annotations, backend).metrics)
+    write_detections(result, tmp_path / "detections.json")
+    entries = json.loads((tmp_path / "detections.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {record["id"] for record in content["images"]}
+    expected = by_pycocotools(path, tmp_path / "detections.json", "bbox")
+    if kind == "around 0":  # pycocotools never finds annotation 0
+        assert expected[0] != pytest.approx(result.metrics["box"]["ap"], abs=1e-9)
+    else:
+        assert [result.metrics["box"][key] for key in KEYS] == pytest.approx(expected, abs=1e-9)
 
 
 def test_verification_runs_both_backends_and_changes_no_figure(

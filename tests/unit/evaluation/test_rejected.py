@@ -19,10 +19,10 @@ BAD_ANNOTATIONS = {
     "polygon of one point": {"segmentation": [[1.0, 2.0]]},
     "no segmentation": {"segmentation": None},
     "NaN box": {"bbox": [60.0, math.nan, 20.0, 20.0]},
-    "box outside its image": {"bbox": [110.0, 50.0, 20.0, 20.0]},
+    "box outside its image": {"bbox": [110.0, 50.0, 30.0, 20.0]},
     "run lengths of another size": {"segmentation": {"size": [120, 100], "counts": [0, 12000]}},
     "id of another annotation": {"id": 1},
-    "id that is no number": {"id": "two"},
+    "id that is no number and no text": {"id": 1.5},
     "area that is no number": {"area": "large"},
     "crowd flag that is no number": {"iscrowd": "no"},
 }
@@ -30,7 +30,7 @@ BAD_IMAGES = {
     "no height": {"height": None},
     "id of another image, other size": {"id": 1, "height": 50},
     "id that is no number": {"id": "two"},
-    "file outside the folder": {"file_name": "../2.png"},
+    "name with a control character": {"file_name": "\t.png"},
 }
 
 
@@ -59,6 +59,16 @@ def test_an_image_that_the_data_set_skips_is_no_ground_truth(tmp_path: Path, rea
     content["images"][1] |= BAD_IMAGES[reason]
     path.write_text(json.dumps(content))
     assert_only_the_good_record_counts(path)
+
+
+def test_objects_of_an_image_that_is_missing_are_no_ground_truth(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [annotation(1, 1, 3, LEFT), annotation(2, 2, 3, RIGHT)], image_ids=(1, 2))
+    data = data_module(path)
+    (tmp_path / "2.png").unlink()
+    metric = build_metric({}, data)
+    assert data.val_image_ids == (1,)
+    metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
+    assert metric.compute().metrics["box"]["ap"] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_a_good_file_loses_nothing(tmp_path: Path) -> None:

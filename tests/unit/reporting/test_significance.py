@@ -92,11 +92,8 @@ def metrics_of(loops: dict[str, dict[str, Stats]]) -> Metrics:
 def scores(annotations: Path, detections: Path, kind: IouType) -> Stats:
     truth = load_ground_truth(annotations)
     found = read_results(detections, truth, kind)
-    numbered = truth.dataset(found)
-    for number, one in enumerate(numbered["annotations"], start=1):
-        one["id"] = number
     protocol = Protocol(list(truth.images), [4])
-    return protocol.precision(truth.dataset(truth.annotations), numbered, kind).summary()
+    return protocol.precision(truth, found, kind).summary()
 
 
 def test_a_better_system_is_told_from_a_worse_one_for_boxes_and_masks(annotations: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,20 +10,22 @@ from typing import TypeVar
 
 import msgspec
 
+from r3cnn.data.coco_file import read_text
 from r3cnn.reporting.drawing import Rectangle
 
 Content = TypeVar("Content")
+FileId = int | float | str
 
 
 class CocoImage(msgspec.Struct, frozen=True):
     """An image of an annotation file."""
 
-    id: int
+    id: FileId
     file_name: str
 
 
 class _Annotation(msgspec.Struct):
-    image_id: int
+    image_id: FileId
     bbox: Rectangle | None = None
 
 
@@ -42,7 +44,7 @@ class Code(msgspec.Struct, frozen=True):
 class Found(msgspec.Struct, frozen=True):
     """One detection; ``bbox`` is (x, y, width, height) in pixels of the image file."""
 
-    image_id: int
+    image_id: FileId
     score: float
     bbox: Rectangle
     segmentation: Code
@@ -61,8 +63,8 @@ class CocoFile:
         boxes: ``(x1, y1, x2, y2)`` of the objects of each image that has any.
     """
 
-    images: Mapping[int, CocoImage]
-    boxes: Mapping[int, Sequence[Rectangle]]
+    images: Mapping[FileId, CocoImage]
+    boxes: Mapping[FileId, Sequence[Rectangle]]
 
 
 @lru_cache(maxsize=4)
@@ -73,7 +75,7 @@ def read_coco(path: Path) -> CocoFile:
         ValueError: If it is no COCO file.
     """
     content = _decode(path, _Content)
-    boxes: dict[int, list[Rectangle]] = {}
+    boxes: dict[FileId, list[Rectangle]] = {}
     for one in content.annotations:
         if one.bbox is not None:
             boxes.setdefault(one.image_id, []).append(_corners(one.bbox))
@@ -85,27 +87,27 @@ def detection_files(folder: Path, num_loops: int) -> list[Path]:
     return [*(folder / f"detections_loop{loop}.json" for loop in range(1, num_loops)), folder / "detections.json"]
 
 
-def read_found(path: Path, image_ids: frozenset[int] | set[int]) -> dict[int, list[Found]]:
+def read_found(path: Path, image_ids: Collection[FileId]) -> dict[FileId, list[Found]]:
     """Detections in these images, by image id.
 
     Raises:
         ValueError: If the file is no COCO results file.
     """
-    found: dict[int, list[Found]] = {}
+    found: dict[FileId, list[Found]] = {}
     for one in _decode(path, list[Found]):
         if one.image_id in image_ids:
             found.setdefault(one.image_id, []).append(one)
     return found
 
 
-def seen_ids(folder: Path, coco: CocoFile) -> list[int]:
+def seen_ids(folder: Path, coco: CocoFile) -> list[FileId]:
     """Ids of the images that a run was scored on; older runs did not note them, then all.
 
     Raises:
         ValueError: If ``image_ids.json`` is no list of ids.
     """
     path = folder / "image_ids.json"
-    return _decode(path, list[int]) if path.is_file() else [*coco.images]
+    return _decode(path, list[FileId]) if path.is_file() else [*coco.images]
 
 
 def _corners(bbox: Rectangle) -> Rectangle:
@@ -114,6 +116,6 @@ def _corners(bbox: Rectangle) -> Rectangle:
 
 def _decode(path: Path, kind: type[Content]) -> Content:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+        return msgspec.json.decode(read_text(path), type=kind)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error

@@ -14,9 +14,19 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from r3cnn.data.image_files import ImageFolder
 from r3cnn.reporting.drawing import Mark, draw_marks
 from r3cnn.reporting.figures import MAX_LABELS, TRUTH, best_ious, iou_color, to_pillow
-from r3cnn.reporting.html.coco_files import CocoFile, CocoImage, Found, detection_files, read_coco, read_found, seen_ids
+from r3cnn.reporting.html.coco_files import (
+    CocoFile,
+    CocoImage,
+    FileId,
+    Found,
+    detection_files,
+    read_coco,
+    read_found,
+    seen_ids,
+)
 
 ReadImage = Callable[[Path, Mapping[str, object]], Tensor]
 log = logging.getLogger(__name__)
@@ -102,6 +112,7 @@ def loop_pictures(
     if not settings.images:
         return []
     images, coco = _coco_of(data)
+    on_disk = ImageFolder(images)
     files = detection_files(folder, num_loops)
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
@@ -116,7 +127,7 @@ def loop_pictures(
     drawn: list[LoopPictures] = []
     for image in chosen:
         try:
-            photo = to_pillow(read_image(images / image.file_name, data))
+            photo = to_pillow(read_image(images / on_disk.find(image.file_name), data))
         except ValueError as error:
             log.warning("no picture of it: %s", error)
             unreadable = str(error)
@@ -143,7 +154,7 @@ def _coco_of(data: Mapping[str, object]) -> tuple[Path, CocoFile]:
         raise NoPicturesError(str(error)) from error
 
 
-def _spread(ids: Sequence[int], count: int) -> list[int]:
+def _spread(ids: Sequence[FileId], count: int) -> list[FileId]:
     count = min(count, len(ids))
     return [ids[position * len(ids) // count] for position in range(count)]
 
