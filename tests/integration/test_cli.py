@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import Cli
+from tiny_runs import Cli, Train
 
 
 def shell(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -108,3 +108,15 @@ def test_multirun_may_stand_anywhere_and_every_failed_job_is_named_in_a_line(
             assert f"failed: runs=[{tmp_path}/{name}] output_dir={tmp_path}: {tmp_path}/{name} has no metrics" in errors
         assert "Traceback" not in errors
         assert "HYDRA_FULL_ERROR" not in errors
+
+
+def test_a_run_in_a_folder_of_any_name_is_found_by_that_name(
+    train_tiny: Train, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my runs (1)" / "a=b,c [x] 'q' \"d\" файл $e #~\\"
+    train_tiny("trainer.max_steps=1", "pictures=1", folder=run)
+    assert json.loads((run / "result.json").read_text())["metrics"]["images"]["seen"] == 3
+    cli("predict", f"checkpoint={run}/checkpoints/last.ckpt", f"source={run}/pictures", f"output_dir={run}/found")
+    assert (run / "found" / "detections.json").is_file()
+    cli("report", f"runs={run}", f"output_dir={run}/report")
+    assert str(run / "report") in capsys.readouterr().out

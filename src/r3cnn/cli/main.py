@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from r3cnn.cli.configs import config_folder, register_resolvers, search_for_the_highest, with_none
 from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, prefer_lines_to_tracebacks, report
 from r3cnn.cli.multirun import as_single_run
+from r3cnn.cli.path_words import quoted_paths
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
 from r3cnn.cli.terminal import patient_output
 from r3cnn.end_signals import SIGNALS
@@ -156,7 +157,8 @@ def run_command(command: Command, words: list[str]) -> None:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 log.error("failed: %s: %s", " ".join(HydraConfig.get().overrides.task), message_for_user(error))
 
-    overrides = [word for word in words if word not in MULTIRUN]
+    is_sweep = any(word in MULTIRUN or word.startswith(("sweep=", *ASKS_FOR_A_SWEEP)) for word in words)
+    overrides = quoted_paths([word for word in words if word not in MULTIRUN], is_sweep=is_sweep)
     flags = ["--multirun"] if len(overrides) < len(words) else []  # Hydra takes it at either end alone
     further = [*_overrides_of_sweep(command, words), *_overrides_of_rank(command, overrides)]
     sys.argv = [whole_call[0], *flags, *overrides, *further]

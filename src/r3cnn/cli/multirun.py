@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
 
@@ -21,22 +22,22 @@ RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORL
 def as_single_run(command: str) -> Iterator[None]:
     """Lets Lightning start the further ranks of this job alone, and forget them when it is over.
 
-    Lightning repeats the command line for every rank, which in a multirun would be the whole sweep. Does nothing
-    outside a multirun.
+    Lightning repeats the command line for every rank, which in a multirun would be the whole sweep. It puts the folder
+    in double quotes, but does not escape what is in it.
 
     Args:
         command: Name of the command that runs.
     """
     job = HydraConfig.get()
+    folder = QuotedString(str(Path(job.runtime.output_dir).absolute()), Quote.double).with_quotes()
+    with read_write(cast(DictConfig, job)):
+        job.run.dir = folder[1:-1]
     if job.mode != RunMode.MULTIRUN:
         yield
         return
-    folder = Path(job.runtime.output_dir).absolute()
     overrides = [*job.overrides.task, *(each for each in job.overrides.hydra if not each.startswith("hydra.mode="))]
     whole_call, variables = sys.argv, {name: os.environ.get(name) for name in RANK_VARIABLES}
-    sys.argv = [whole_call[0], command, *overrides, f'output_dir="{folder}"']
-    with read_write(cast(DictConfig, job)):
-        job.run.dir = str(folder)
+    sys.argv = [whole_call[0], command, *overrides, f"output_dir={folder}"]
     try:
         yield
     finally:
