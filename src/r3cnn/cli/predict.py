@@ -44,13 +44,13 @@ def run(config: DictConfig) -> None:
     predictor = load_predictor(config)
     save_config(plain(config), output_dir / "config.yaml")
     entries: list[FoundObject] = []
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     for image_id, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
             image = predictor.reader(path)
         except ImageError as error:
             log.error("%s", error)
-            unreadable.append(name)
+            unreadable[name] = str(error)
             continue
         detections, size = predictor.detect(image)
         found, threshold, place = detections[-1].to("cpu"), config.score_threshold, ""
@@ -62,11 +62,11 @@ def run(config: DictConfig) -> None:
                 place = f", drawn in {picture}"
         log.info("%s: %d objects with score >= %g%s", path, (found.scores >= threshold).sum(), threshold, place)
     if len(unreadable) == len(paths):
-        raise ImageError(f"none of {len(paths)} files can be read as an image, see above; first: {paths[0]}")
+        raise ImageError(f"none of {len(paths)} files can be read as an image: {unreadable[names[0]]}")
     (output_dir / "detections.json").write_text(json.dumps(entries, allow_nan=False) + "\n", encoding="utf-8")
     print(f"{len(entries)} detections in {len(paths) - len(unreadable)} images: {output_dir / 'detections.json'}")
     if unreadable:
-        log.warning("left out %d of %d files, which cannot be read: %s", len(unreadable), len(paths), unreadable)
+        log.warning("left out %d of %d files, which cannot be read: %s", len(unreadable), len(paths), [*unreadable])
 
 
 def load_predictor(config: DictConfig) -> Predictor:
@@ -77,7 +77,7 @@ def load_predictor(config: DictConfig) -> Predictor:
     """
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     set_modes(model, config)
-    given = {key: tuple(config[key]) for key in ("image_size", "image_range") if config[key] is not None}
+    given = {key: config[key] for key in ("image_size", "image_range") if config[key] is not None}
     info = replace(info, preprocessing=replace(info.preprocessing, **given))
     views = chosen_views(config.evaluation)
     return Predictor(model, info, config.device, views, max_megapixels=config.max_megapixels)

@@ -235,8 +235,9 @@ def shortened(paths: Sequence[Path]) -> str:
     return f"{names} and {len(paths) - NAMED_AT_MOST} more" if len(paths) > NAMED_AT_MOST else names
 
 
+@cache
 def warn_of_first(path: Path, reader: ImageReader) -> None:
-    """Looks at the first image of a data set, and warns of what a run would do to all of them in silence.
+    """Looks at the first image of a data set, and warns once of what a run would do to all of them in silence.
 
     Raises:
         ImageError: For a file that cannot be read as an image.

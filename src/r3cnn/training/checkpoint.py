@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
 from r3cnn.interop.translation import Shape, shapes_of
 from r3cnn.structures import Id, Size
@@ -46,13 +47,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        object.__setattr__(self, "image_size", tuple(int(value) for value in self.image_size))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
-        if len(self.image_size) != 2 or not 1 <= self.image_size[0] <= self.image_size[1]:
-            raise ValueError(f"image_size must be [short, long] in pixels, got {list(self.image_size)}")
+        try:
+            short, long = (int(value) for value in self.image_size)
+        except (TypeError, ValueError):
+            short = long = 0
+        if not 1 <= short <= long:
+            raise ValueError(f"image_size must be [short, long] in pixels, got {self.image_size}")
+        object.__setattr__(self, "image_size", (short, long))
         if self.image_range is not None:
-            object.__setattr__(self, "image_range", tuple(float(value) for value in self.image_range))
+            object.__setattr__(self, "image_range", checked_range(self.image_range))
 
 
 @dataclass(frozen=True)

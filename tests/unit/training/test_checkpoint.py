@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,8 +100,15 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "size"), [([1, 2], [1, 1, 1], (8, 8)), ([1, 2, 3], [1, 0, 1], (8, 8)), ([1, 2, 3], [1, 1, 1], (8,))]
+    "values",
+    [
+        ([1, 2], [1, 1, 1], (8, 8)),
+        ([1, 2, 3], [1, 0, 1], (8, 8)),
+        ([1, 2, 3], [1, 1, 1], (8,)),
+        ([1, 2, 3], [1, 1, 1], 8),
+        ([1, 2, 3], [1, 1, 1], (8, 8), 5),
+    ],
 )
-def test_preprocessing_out_of_range_is_refused(mean: list[float], std: list[float], size: tuple[int, ...]) -> None:
+def test_preprocessing_out_of_range_is_refused(values: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"need|must be"):
-        Preprocessing(mean, std, size)
+        Preprocessing(*values)
