@@ -338,6 +338,21 @@ def logged_names(network: RCNN, classes: Sequence[str]) -> dict[str, str | None]
     return names | dict.fromkeys((*ap_names(len(schedule.eval_heads)), *of_classes), "max")
 
 
+def check_gpus(config: DictConfig) -> None:
+    """Refuses more GPUs than this machine shows, for a run that is to start here.
+
+    Raises:
+        ValueError: With their number.
+    """
+    settings = plain(config.trainer)
+    is_on_gpus = settings["accelerator"] in ("gpu", "cuda") and not torch.backends.mps.is_available()
+    if is_on_gpus and (wanted := num_devices(settings)) > (count := torch.cuda.device_count()):
+        raise ValueError(
+            f"trainer.accelerator is {settings['accelerator']} and trainer.devices is {settings['devices']}: "
+            f"{wanted} GPUs are needed, there are {count} here"
+        )
+
+
 def check_lengths(config: DictConfig) -> None:
     """Refuses shares of an epoch that are no batch and intervals longer than one, if its images are there or counted.
 

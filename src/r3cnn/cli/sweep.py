@@ -57,7 +57,7 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
 
     On this machine its devices are counted now: how many ranks share the images is part of what it is.
     """
-    from r3cnn.cli.job_checks import check_job, check_lengths  # with torch, which takes seconds
+    from r3cnn.cli.job_checks import check_gpus, check_job, check_lengths  # with torch, which takes seconds
 
     config = loader.load_sweep_config(sweep, list(overrides))
     with known_to_hydra(config):
@@ -69,6 +69,8 @@ def _checked(loader: ConfigLoader, sweep: DictConfig, overrides: Sequence[str], 
             check_lengths(task)
     if missing and is_local:
         raise ValueError(missing)
+    if is_local:
+        check_gpus(task)
     if missing:
         log.warning("%s", missing)
     if is_local and task.trainer.devices == AUTO:

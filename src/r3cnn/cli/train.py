@@ -18,7 +18,7 @@ from r3cnn.cli.dashboard import report_outcome, training_facts
 from r3cnn.cli.earlier_run import RunFolder, check_same_run, is_finished, refuse_used, settle_previous
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
-from r3cnn.cli.job_checks import check_call, check_job, check_lengths
+from r3cnn.cli.job_checks import check_call, check_gpus, check_job, check_lengths
 from r3cnn.cli.jobs import AUTO, LAST, RESULT
 from r3cnn.cli.ledger import write_record
 from r3cnn.cli.outcome import (
@@ -51,6 +51,8 @@ def run(config: DictConfig) -> None:
     check_call()
     check_job(config)
     check_lengths(config)
+    if not is_one_of_several(os.environ):  # each of which may be shown its own GPU alone
+        check_gpus(config)
     output_dir = settle(config)
     check_options(config)
     is_auto = config.resume == AUTO

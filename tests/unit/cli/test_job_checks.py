@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import config_folder, register_resolvers
-from r3cnn.cli.job_checks import _network, check_job, check_lengths
+from r3cnn.cli.job_checks import _network, check_gpus, check_job, check_lengths
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,6 +158,19 @@ def test_a_share_of_the_validation_images_that_is_none_is_refused(shapes_root: P
     with pytest.raises(ValueError, match=r"trainer\.limit_val_batches is 0.1 of [12] batches, which is none"):
         check_lengths(demo(*there, "trainer.limit_val_batches=0.1"))
     check_lengths(demo(*there, "trainer.limit_val_batches=0"))
+
+
+@pytest.mark.parametrize(("devices", "is_fine"), [("auto", True), ("2", True), ("[0,1]", True), ("3", False)])
+def test_more_gpus_than_there_are_here_are_refused(
+    monkeypatch: pytest.MonkeyPatch, sound: DictConfig, devices: str, is_fine: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = OmegaConf.merge(sound, OmegaConf.from_dotlist(["trainer.accelerator=gpu", f"trainer.devices={devices}"]))
+    with nullcontext() if is_fine else pytest.raises(ValueError, match=r"trainer\.devices is 3, .* there are 2 here"):
+        check_gpus(config)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match=r"trainer\.accelerator is gpu .* there are 0 here"):
+        check_gpus(config)
 
 
 def test_training_images_are_needed_and_validation_images_are_not() -> None:
