@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 LONGEST_LABEL = 32
+LONGEST_FILE_NAME = 255  # bytes
 
 # What acts on a terminal or page instead of standing there: control characters, line separators, overrides of the
 # writing direction, halves of surrogate pairs, which no encoding has, and what no XML may hold.
@@ -27,6 +29,15 @@ def shortened(name: str, longest: int = LONGEST_LABEL) -> str:
     text = visible(name)
     half = longest // 2
     return text if len(text) <= longest else f"{text[: longest - half]}…{text[1 - half :]}"
+
+
+def file_name(name: str, suffix: str) -> str:
+    """A file name that begins with ``name``; what is too long for a file system is cut and told apart by a digest."""
+    whole = name.encode("utf-8", "surrogateescape")
+    if len(whole) + len(suffix) <= LONGEST_FILE_NAME:
+        return name + suffix
+    end = f"-{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
+    return whole[: LONGEST_FILE_NAME - len(end)].decode(errors="ignore") + end
 
 
 def metric_key(name: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r3cnn.names import LONGEST_LABEL, metric_key, shortened, visible, visible_lines
+from r3cnn.names import LONGEST_LABEL, file_name, metric_key, shortened, visible, visible_lines
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # halves of surrogate pairs included
 
@@ -41,3 +41,11 @@ def test_different_names_have_different_keys_without_a_slash(one: str, other: st
 def test_the_key_of_an_ordinary_name_is_the_name() -> None:
     assert [metric_key(name) for name in ("traffic light", "猫", "a_b-c.d")] == ["traffic light", "猫", "a_b-c.d"]
     assert metric_key("a/b 5%") == "a%2Fb 5%25"
+
+
+def test_a_file_that_is_named_after_another_one_has_a_name_that_a_file_system_takes() -> None:
+    assert file_name("cat.jpg", ".png") == "cat.jpg.png"
+    assert file_name("M\udcfcller", ".png") == "M\udcfcller.png"
+    long = [file_name(f"{'猫' * 83}{number}", ".png") for number in range(20)]
+    assert len({*long}) == len(long)
+    assert all(len(name.encode()) <= 255 and name.startswith("猫" * 78) for name in long[:2])

@@ -17,6 +17,7 @@ from r3cnn.cli.modes import set_modes
 from r3cnn.cli.outcome import left_out_on_error
 from r3cnn.cli.parts import chosen_views, save_config
 from r3cnn.data.loading import ImageError, find_images
+from r3cnn.names import file_name
 from r3cnn.training.checkpoint import restore_model
 from r3cnn.training.predictor import FoundObject, Predictor
 
@@ -56,7 +57,7 @@ def run(config: DictConfig) -> None:
         found, threshold, place = detections[-1].to("cpu"), config.score_threshold, ""
         entries += predictor.entries(found, size, name, image_id)
         if pictures is None or image_id - len(unreadable) <= pictures:
-            picture = output_dir / "pictures" / f"{name}.png"
+            picture = (output_dir / "pictures" / name).with_name(file_name(path.name, ".png"))
             with left_out_on_error(str(picture)):
                 overlay(image, found, predictor.info.classes, picture, score_threshold=threshold)
                 place = f", drawn in {picture}"
