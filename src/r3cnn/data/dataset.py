@@ -150,9 +150,10 @@ class CocoDataset(Dataset[Example]):
         path = self._folder / str(self.annotations.file_names[index])
         try:
             pixels = self._reader(path)
+            _check_size(path, (pixels.shape[-2], pixels.shape[-1]), self.annotations.size(index))
         except ImageError as error:
-            raise ImageError(f"{error}; {LEAVING_OUT}") from error
-        _check_size(path, (pixels.shape[-2], pixels.shape[-1]), self.annotations.size(index))
+            hint = "" if self._skips_unreadable else f"; {LEAVING_OUT}"
+            raise ImageError(f"{error}{hint}") from error
         return pixels
 
     def _is_flipped(self, key: tuple[int, int, int]) -> bool:

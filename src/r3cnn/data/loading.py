@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from os import SEEK_END
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientations that mirror or turn an image, and what makes it upright; 1 is upright."""
-ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
-"""What stands in the last bytes of a whole file of these formats."""
-LAST_BYTES = 32
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
 MAX_MEGAPIXELS = 179.0
 SIXTEEN_BITS = (0.0, 65535.0)
@@ -121,20 +117,6 @@ class ImageReader:
                 _rgb(image)
             size = (image.height, image.width)
         return ImageFacts(size, is_turned, has_pages, is_cut, values, image.mode == "F", problem)
-
-    def fault_of(self, path: Path) -> str | None:
-        """What keeps a file from being read, in one sentence that names it; None if nothing does.
-
-        Quick: a JPEG or PNG file is decoded only if it does not end as such files do, because it is cut off.
-        """
-        try:
-            with opened(path, self.max_megapixels) as file:
-                end = ENDS.get(str(file.format))
-                if end is None or end not in _last_bytes(path) or _is_cut(file):
-                    self._pixels(file)
-        except ImageError as error:
-            return str(error)
-        return None
 
     def _pixels(self, file: Image.Image) -> npt.NDArray[np.uint8]:
         """(h, w, 3), writable."""
@@ -368,12 +350,6 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     image.load()
     image.info.pop("transparency", None)  # alpha is dropped; Pillow would warn of it
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _last_bytes(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(-min(LAST_BYTES, path.stat().st_size), SEEK_END)
-        return stream.read()
 
 
 def collate(examples: Sequence[Example]) -> Batch:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from r3cnn.cli.errors import message_for_user
 from r3cnn.data.dataset import CocoDataset
-from r3cnn.data.loading import ImageError, ImageReader, collate, read_image
+from r3cnn.data.loading import ImageError, collate, read_image
 from r3cnn.data.reading import read_annotations
 from r3cnn.data.samplers import Draw
 
@@ -144,7 +144,6 @@ def test_a_file_cut_anywhere_is_refused_by_name(tmp_path, kind):
         file.write_bytes(whole[:length])
         with pytest.raises(ImageError, match=rf"cut\.{kind}: "):
             read_image(file)
-        assert f"cut.{kind}: " in str(ImageReader().fault_of(file))
         refused += 1
     assert refused == 60
 
@@ -169,8 +168,6 @@ def test_a_damaged_file_is_an_image_or_refused_by_name_and_nothing_else_happens(
     file = tmp_path / f"damaged.{kind}"
     file.write_bytes(content)
     loaded = image_or_reason(file)
-    if ImageReader().fault_of(file):  # the quick look may miss damage in the middle, but finds none where there is none
-        assert isinstance(loaded, str)
     if isinstance(loaded, str):
         assert f"damaged.{kind}: cannot be read as an image" in loaded
     else:
