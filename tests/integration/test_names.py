@@ -32,7 +32,7 @@ NAMES = (
     *("???", "${x}", "${oc.env:HOME}", "\\${y}", "1", "1e5", "null", "yes"),  # OmegaConf, YAML
     *("<script>alert(1)</script>", "&lt;", "#", "-- ,,"),  # HTML, Markdown, LaTeX
     *("a/b", "/dataloader_idx_0", "val/class/x/box_ap", ".hidden", "_under", "100%"),  # keys of metrics, files
-    *("line\nbreak", "\x1b[31mred", "half \ud83d", "\u202egnp", " blank ", "", "long " * 100),
+    *("line\nbreak", "\x1b[31mred", "half \ud83d", "\u202egnp", " blank ", "long " * 100),
     *("猫と犬", "한국어", "قط", "🐈", "a,b=[c]", "'quoted\""),
 )
 RUN_NAME = "[bold] $ \\bad{$ <b>&lt; 猫 -- #"
@@ -159,12 +159,12 @@ def test_every_class_has_curves_of_its_own_in_every_logger(artefacts: Artefacts)
 
 def test_weights_and_biases_is_sent_the_names_as_they_are(artefacts: Artefacts) -> None:
     sent = [name.replace("\ud83d", "\ufffd") for name in NAMES]  # the library's own, for what UTF-8 cannot hold
-    assert artefacts.wandb.config["data"]["classes"] in ([*NAMES], sent)  # type: ignore[index]
+    assert artefacts.wandb.config["data"]["classes"] == sent  # type: ignore[index]
     table = content_of(artefacts.media / str(artefacts.wandb.last("tables/ap_per_class")["path"]))
-    assert [row[0] for row in table["data"]] == sent
+    assert [row[0] for row in table["data"]] == [*NAMES]
     (panel,) = (key for key in artefacts.wandb.keys if key.startswith("boxes_and_masks/"))
     boxes = content_of(artefacts.media / artefacts.wandb.last(panel)["boxes"]["found"]["path"])  # type: ignore[index]
-    assert [*boxes["class_labels"].values()] in (["background", *NAMES], ["background", *sent])
+    assert [*boxes["class_labels"].values()] == ["background", *NAMES]
     assert artefacts.wandb.exit_code == 0
 
 

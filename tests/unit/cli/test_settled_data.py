@@ -52,7 +52,6 @@ NAMES = (
     "null",
     "line\nbreak",
     "half \ud83d",
-    "",
 )
 
 
