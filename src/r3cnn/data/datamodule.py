@@ -142,8 +142,13 @@ class CocoDataModule(L.LightningDataModule):
         Raises:
             ValueError: If there are none.
         """
-        found = self._read(self.val_split, flip=0.0, augmentation=PAPER, may_lack_classes=True)
-        return found.without_unreadable() if self.on_bad_annotation == "skip" else found
+        is_skipping = self.on_bad_annotation == "skip"
+        return self._val_records.without_unreadable() if is_skipping else self._val_records
+
+    @cached_property
+    def _val_records(self) -> CocoDataset:
+        """The validation images before anybody has looked whether they can be read."""
+        return self._read(self.val_split, flip=0.0, augmentation=PAPER, may_lack_classes=True)
 
     @property
     def val_split(self) -> Split:
@@ -171,7 +176,7 @@ class CocoDataModule(L.LightningDataModule):
 
         Without a validation file they are those of the training file.
         """
-        images = self.train_set if self.val is None else self.val_set
+        images = self.train_set if self.val is None else self._val_records
         return images.annotations.category_ids
 
     @property
@@ -216,12 +221,14 @@ class CocoDataModule(L.LightningDataModule):
     def num_batches(self, world: int) -> tuple[int, int]:
         """Training batches of each of ``world`` ranks in an epoch, and validation batches of all of them together.
 
+        Images that cannot be read count: to look at all of them takes a large data set a minute.
+
         Raises:
             ValueError: If there are fewer training batches than ranks.
         """
         sizes = self.train_set.sizes
         train = TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world)
-        return len(train), 0 if self.val is None else self._val_sampler(0, 1, 1.0).total
+        return len(train), 0 if self.val is None else self._val_sampler(self._val_records, 0, 1, 1.0).total
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled training batches of this rank; yields ``Batch``."""
@@ -242,13 +249,13 @@ class CocoDataModule(L.LightningDataModule):
         """
         rank, world = self._rank_and_world()
         limit = 1.0 if self.trainer is None else self.trainer.limit_val_batches
-        sampler = self._val_sampler(rank, world, limit)
+        sampler = self._val_sampler(self.val_set, rank, world, limit)
         if self.trainer is not None and limit < 1:
             self.trainer.limit_val_batches = sampler.total
         return self._loader(self.val_set, sampler)
 
-    def _val_sampler(self, rank: int, world: int, limit: float) -> EvalBatchSampler:
-        sizes = [resized_size((height, width), self.image_size) for height, width in self.val_set.sizes.tolist()]
+    def _val_sampler(self, images: CocoDataset, rank: int, world: int, limit: float) -> EvalBatchSampler:
+        sizes = [resized_size((height, width), self.image_size) for height, width in images.sizes.tolist()]
         return EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world, limit=limit)
 
     def _rank_and_world(self) -> tuple[int, int]:

@@ -238,6 +238,8 @@ def test_unreadable_images_are_left_out_and_told_on_request(make, tmp_path, capl
     (tmp_path / "images/5.png").write_bytes(b"broken")
     Image.fromarray(np.zeros((80, 60, 3), dtype=np.uint8)).save(tmp_path / "images/6.png")
     data = make(on_bad_annotation="skip", workers=workers)
+    assert data.num_batches(1) == (4, 4)
+    assert not caplog.text  # what many jobs are checked by decodes no image
     data.setup("fit")
     assert data.val_image_ids == (1, 2, 4, 7, 8)
     assert "left out 3 of 8 images that cannot be read, first: " in caplog.text
