@@ -297,9 +297,8 @@ def _are_inside(
     """What ``checked_box`` does, to many: (A,) whether the box is sound."""
     low, high, limits = boxes[:, :2], boxes[:, :2] + boxes[:, 2:], sizes[:, ::-1].astype(np.float64)
     overhang = (np.maximum(-low, high - limits) / limits).max(axis=1)
-    corners = corners_of(boxes, sizes)
-    is_filled = (boxes[:, 2:] > 0).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    return is_filled & (overhang <= max_overhang)
+    is_filled = (boxes[:, 2:] > 0) & (np.minimum(high, limits) > np.maximum(low, 0.0))
+    return is_filled.all(axis=1) & (overhang <= max_overhang)
 
 
 def _are_sound(objects: Polygons, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -55,18 +55,26 @@ def read_images(file: Path, entries: Sequence[Entry], problems: Problems) -> Ima
     sizes: list[Size] = []
     names: list[str] = []
     for position, record in enumerate(_records(file, entries)):
-        reasons: list[str] = []
-        image_id = checked(reasons, _new_id, record, row_of)
-        name = checked(reasons, checked_file_name, record)
-        height, width = (checked(reasons, checked_side, record, key) for key in ("height", "width"))
-        if image_id is None or name is None or height is None or width is None:
-            problems.add("image", position, record.get("id"), reasons)
+        try:
+            image_id, name = _new_id(record, row_of), checked_file_name(record)
+            size = checked_side(record, "height"), checked_side(record, "width")
+        except ValueError:
+            problems.add("image", position, record.get("id"), _reasons(record, row_of))
             continue
         row_of[image_id] = len(names)
         names.append(name)
-        sizes.append((height, width))
+        sizes.append(size)
     ids, file_ids = _numbered(row_of)
     return Images(ids, file_ids, np.array(sizes, dtype=np.int64).reshape(-1, 2), tuple(names), row_of)
+
+
+def _reasons(record: Record, taken: Mapping[Id, int]) -> list[str]:
+    reasons: list[str] = []
+    checked(reasons, _new_id, record, taken)
+    checked(reasons, checked_file_name, record)
+    for key in ("height", "width"):
+        checked(reasons, checked_side, record, key)
+    return reasons
 
 
 def _new_id(record: Record, taken: Mapping[Id, int]) -> Id:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from r3cnn.evaluation.error_matching import NOTHING, IntArray, Overlaps, match_image
-from r3cnn.structures import Id
 
 
 def confusion_matrix(
-    images: Mapping[int, Overlaps], category_ids: Sequence[Id], foreground_iou: float, *, score_threshold: float
+    images: Mapping[int, Overlaps], category_ids: Sequence[int], foreground_iou: float, *, score_threshold: float
 ) -> IntArray:
     """Counts pairs of object and detection, whatever their classes; best score first, best free overlap.
 

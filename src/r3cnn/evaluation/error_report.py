@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from r3cnn.evaluation.error_matching import Judged, Overlaps, Verdict, judge, ov
 from r3cnn.evaluation.error_oracle import ap_gains, mean_ap
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.protocol import IOU_THRESHOLDS, IouType, Precision, Protocol
+from r3cnn.structures import Id
 
 FOUND, LOC, CLS, MISSED = "found", "loc", "cls", "missed"
 IOU_TYPES: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
@@ -105,12 +106,20 @@ def error_report(
     """
     for found in loops:
         _check(found, truth, image_ids)
+    labels = {key: label for label, key in enumerate(sorted(truth.category_names))}  # numbers, whatever the ids are
+    names = [truth.category_names[key] for key in labels]
+    truth = replace(
+        truth, category_names=dict(enumerate(names)), annotations=tuple(_labelled(truth.annotations, labels))
+    )
     kinds = {
-        kind: _kind(truth, found, iou_type, image_ids, settings)
+        kind: _kind(truth, [_labelled(loop, labels) for loop in found], iou_type, image_ids, settings)
         for (kind, iou_type), found in zip(IOU_TYPES.items(), (loops, mask_loops), strict=True)
     }
-    names = [truth.category_names[key] for key in sorted(truth.category_names)]
     return {"images": len(image_ids), "classes": names, "box": kinds["box"], "mask": kinds["mask"]}
+
+
+def _labelled(instances: Sequence[Instance], labels: Mapping[Id, int]) -> list[Instance]:
+    return [cast(Instance, {**one, "category_id": labels[one["category_id"]]}) for one in instances]
 
 
 def _check(found: Sequence[Instance], truth: GroundTruth, image_ids: Sequence[int]) -> None:
@@ -204,7 +213,7 @@ def _loop(
     chosen = {f"{iou:g}": precision.values[at[f"{iou:g}"], :, :, 0] for iou in settings.foreground_ious}  # (R, K)
     first = next(iter(chosen.values()))
     confusion = confusion_matrix(
-        overlaps, sorted(names), settings.foreground_ious[0], score_threshold=settings.score_threshold
+        overlaps, range(len(names)), settings.foreground_ious[0], score_threshold=settings.score_threshold
     )
     return {
         "at_iou": at_iou,

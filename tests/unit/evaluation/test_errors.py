@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from r3cnn.evaluation.error_oracle import ap_gains, average_precision, mean_ap
 from r3cnn.evaluation.error_report import ErrorSettings, error_report, object_states
 from r3cnn.evaluation.ground_truth import Instance, load_ground_truth
 from r3cnn.evaluation.results import read_results
+from r3cnn.structures import Id
 
 DISC, STAR = 3, 7
 HERE: Box = (10.0, 10.0, 20.0, 20.0)
@@ -200,3 +203,29 @@ def test_the_ap_that_errors_are_taken_from_is_cocos_own(
             counts = report[kind]["1"]["at_iou"][iou]["detections"]
             assert sum(counts.values()) == len(detected)
             assert counts["found"] == report[kind]["1"]["at_iou"][iou]["objects"]["found"]
+
+
+@pytest.mark.parametrize("renamed", [str, lambda number: 2**80 + number, lambda number: -number])
+def test_a_report_does_not_depend_on_the_kind_of_ids(tmp_path: Path, renamed: Callable[[int], Id]) -> None:
+    rows = [annotation(1, 1, DISC, HERE), annotation(2, 2, STAR, FAR)]
+    entries = [{**found(HALF, 0.9), "image_id": 1}, {**found(FAR, 0.8), "image_id": 2}]
+    entries = [{**one, "segmentation": rectangle(tuple(one["bbox"]))} for one in entries]
+    reports = []
+    for rename in (int, renamed):
+        content = json.loads(write_coco(tmp_path, rows, image_ids=(1, 2)).read_text())
+        for record in (*content["images"], *content["annotations"], *content["categories"]):
+            record |= {key: rename(record[key]) for key in ("id", "image_id", "category_id") if key in record}
+        path, results = tmp_path / "renamed.json", tmp_path / "detections.json"
+        path.write_text(json.dumps(content))
+        results.write_text(
+            json.dumps([{**one, **{key: rename(one[key]) for key in ("image_id", "category_id")}} for one in entries])
+        )
+        ground = load_ground_truth(path)
+        loops = {kind: [read_results(results, ground, kind)] for kind in ("bbox", "segm")}
+        reports.append(error_report(ground, loops["bbox"], loops["segm"], sorted(ground.images), SETTINGS))
+    assert reports[0]["box"]["1"]["at_iou"]["0.5"]["detections"]["cls"] == 1
+    for report in reports:  # the order of classes is that of their ids
+        report["classes"].sort()
+        for kind in ("box", "mask"):
+            del report[kind]["1"]["confusion"]
+    assert reports[0] == reports[1]
