@@ -50,6 +50,17 @@ def test_the_folder_is_free_after_a_run_that_failed(tmp_path: Path) -> None:
         assert (tmp_path / LOCK_FILE).is_file()
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    mine = [tmp_path / "checkpoints" / name for name in ("last.ckpt", ".hidden", ".a.ckpt", "epoch.1")]
+    drafts = [tmp_path / "checkpoints" / ".last.ckpt.4711", tmp_path / ".result.json.12"]
+    for path in (*mine, *drafts):
+        path.touch()
+    with sole_writer(tmp_path, waits=False):
+        assert not any(path.exists() for path in drafts)
+    assert all(path.exists() for path in mine)
+
+
 def test_further_ranks_are_kept_out_by_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     with FileLock(tmp_path / LOCK_FILE), sole_writer(tmp_path, waits=False):

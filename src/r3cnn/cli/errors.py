@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import dis
 import errno
+import io
 import linecache
 import os
 import re
@@ -83,12 +84,30 @@ def message_for_user(error: BaseException) -> str | None:
     if (found := IN_A_WORKER.search(str(error))) is not None:
         file, line, message = found.groups()
         return message.strip() if _is_raise(file, int(line)) else None
-    if error.__traceback__ is not None and _is_raised_by_us(error.__traceback__):
+    is_raised = error.__traceback__ is not None and _is_raised_by_us(error.__traceback__)
+    if isinstance(error, OSError) and not (is_raised and error.errno is None):
+        return _of_a_file(error)
+    if is_raised:
         return str(error)
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in OF_THE_DISK):
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return ": ".join([" -> ".join(names), str(error.strerror)] if names else [str(error.strerror)])
     return _of_lightning(error)
+
+
+def _of_a_file(error: OSError) -> str | None:
+    """What is wrong with which file; a full disk is noticed by a write, which does not know the file's name."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not names and (error.errno is None or error.errno in OF_THE_DISK):
+        names = _open_files(error)[:1]
+    if not names and error.errno not in OF_THE_DISK:
+        return None
+    return ": ".join([*([" -> ".join(names)] if names else []), error.strerror or str(error)])
+
+
+def _open_files(error: OSError) -> list[str]:
+    """Files that the statements of a traceback had at hand, the innermost first."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    streams = [value for frame in reversed(frames) for value in frame.f_locals.values() if isinstance(value, io.IOBase)]
+    names = [getattr(stream, "name", None) for stream in streams]
+    return [os.fspath(name) for name in names if isinstance(name, str | os.PathLike)]
 
 
 def _is_raised_by_us(trace: TracebackType) -> bool:

@@ -23,6 +23,8 @@ def sole_writer(output_dir: Path, *, waits: bool) -> Iterator[None]:
 
     The operating system frees the folder when the process ends, however it ends.
 
+    What a killed run left half written is removed.
+
     Args:
         output_dir: Folder of the run.
         waits: Whether to wait for another run that is in the folder. One of several ranks never waits: the others have
@@ -44,10 +46,19 @@ def sole_writer(output_dir: Path, *, waits: bool) -> Iterator[None]:
                 f"output_dir={output_dir}: another run is writing into it; name another folder or wait for its end"
             ) from None
         _wait_for(lock, output_dir)
+    _remove_drafts(output_dir)
     try:
         yield
     finally:
         lock.release()
+
+
+def _remove_drafts(output_dir: Path) -> None:
+    """Removes what a run that was killed had begun to write: ``.NAME.PID``, which becomes NAME when it is whole."""
+    for folder in (output_dir, output_dir / "checkpoints"):
+        for path in folder.glob(".*.*"):
+            if path.suffix[1:].isdigit() and path.is_file():
+                path.unlink()
 
 
 def _wait_for(lock: FileLock, output_dir: Path) -> None:

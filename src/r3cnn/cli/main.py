@@ -100,6 +100,7 @@ def usage() -> str:
 def main() -> None:
     """Entry point of the console script."""
     prefer_lines_to_tracebacks()
+    logging.raiseExceptions = False  # where the log cannot be written, as on a full disk, its line is lost alone
     with patient_output():
         try:
             start(sys.argv[1:])

@@ -30,6 +30,7 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             storage_options: None; Lightning passes it.
 
         Raises:
+            OSError: If it cannot be written, say because the disk is full; the file before is still whole.
             TypeError: For storage options, which are of remote file systems.
         """
         if storage_options is not None:
@@ -43,6 +44,11 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(whole)
+        except (OSError, RuntimeError) as error:
+            reason = error if isinstance(error, OSError) else error.__context__  # torch has words of its own for it
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror, str(whole)) from error
+            raise
         finally:
             part.unlink(missing_ok=True)
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import csv
 import errno
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import OmegaConf
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from r3cnn.cli.configs import config_folder, register_resolvers
@@ -129,3 +132,24 @@ def test_a_mistake_is_a_line_with_status_2_and_a_fault_a_traceback_with_status_1
     assert report(theirs) == 2
     assert "Traceback" in capsys.readouterr().err
     assert message_for_user(CompactHydraException("a\nb")) == "a\nb"
+
+
+def test_a_file_that_finds_no_room_is_named_however_it_is_written(tmp_path: Path, small_files: None) -> None:
+    path = tmp_path / "file"
+    noise = torch.randint(256, (200, 200, 3), dtype=torch.uint8).numpy()
+
+    def append() -> None:
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerows([[number] for number in range(10**5)])
+
+    writers = {
+        "text": lambda: path.write_text("x" * 10**5),
+        "csv": append,
+        "yaml": lambda: OmegaConf.save(OmegaConf.create({"key": "x" * 10**5}), path),
+        "picture": lambda: Image.fromarray(noise).save(path, format="png"),
+        "array": lambda: np.save(path, noise),
+    }
+    messages = {name: message_for_user(caught(write)) for name, write in writers.items()}
+    numpy = messages.pop("array") or ""  # which does not know why
+    assert numpy.startswith(f"{path}.npy: {noise.size} requested and ")
+    assert messages == dict.fromkeys(messages, f"{path}: File too large")

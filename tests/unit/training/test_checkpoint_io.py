@@ -36,6 +36,18 @@ def test_a_checkpoint_that_was_not_finished_leaves_the_old_one_and_nothing_else(
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_checkpoint_that_finds_no_room_is_named_with_the_reason_and_the_old_one_stays(
+    tmp_path: Path, small_files: None
+) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeFileCheckpointIO().save_checkpoint({"step": 1}, path)
+    for content in (torch.zeros(10**5), {str(k): torch.zeros(100) for k in range(500)}):
+        with pytest.raises(OSError, match=r"File too large: '.*/last\.ckpt'"):
+            WholeFileCheckpointIO().save_checkpoint({"step": 2, "content": content}, path)
+        assert torch.load(path, weights_only=True) == {"step": 1}
+        assert [*tmp_path.iterdir()] == [path]
+
+
 def test_the_file_is_never_outside_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     WholeFileCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
