@@ -139,6 +139,9 @@ def test_predict_looks_at_images_of_another_size_if_asked_to(trained: Path, cli:
         ("evaluation.tta.scales=[]", "at least one factor is needed"),
         ("evaluation.recall_at=[100,10]", "recall_at must ascend"),
         ("evaluation.timeout_minutes=0", "timeout must be positive"),
+        ("trainer.limit_val_batches=0", "trainer.limit_val_batches is 0, with which nothing is evaluated"),
+        ("trainer.limit_val_batches=0.01", r"limit_val_batches is 0.01 of \d+ batches, which is none"),
+        ("trainer.precision=fp16", "trainer.precision is 'fp16': .*32-true"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -146,6 +149,7 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cli("evaluate", f"checkpoint={trained}/checkpoints/last.ckpt", option, f"output_dir={tmp_path}")
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".yaml", ".json")]
 
 
 def test_another_data_set_is_read_with_the_preprocessing_of_training(trained: Path, cli: Cli, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_run_without_logger_or_callbacks_finishes(train_tiny: Train, nothing: 
 
 def test_switches_of_the_trainer_work_together(train_tiny: Train) -> None:
     folder = train_tiny(
-        "trainer.profiler=simple",
+        "+trainer.profiler=simple",  # as one writes for keys that are not there
         "trainer.enable_progress_bar=false",
         "trainer.enable_checkpointing=false",
         "trainer.num_sanity_val_steps=2",

@@ -19,6 +19,7 @@ Config = dict[str, object]
 PLAIN_WORDS = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w-]*( [\w-]+)*", re.IGNORECASE)
 UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
 NOTHING = ("false", "null")
+ADDED_KEY = re.compile(r"\+\w+(\.\w+)+")  # no group, which has no dot and cannot be added twice
 DATA_FOLDERS = ("data.root", "data.prepare.folder")
 
 
@@ -35,16 +36,20 @@ def config_folder() -> Path:
     raise FileNotFoundError(f"r3cnn's conf folder is neither in {package} nor beside its source: reinstall r3cnn")
 
 
-def with_none(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which ``GROUP=false`` and ``GROUP=null`` are what the group calls ``none``, where it has that.
+def in_words_of_hydra(words: Sequence[str]) -> list[str]:
+    """Settings as they are written for other programs, in Hydra's words.
 
-    Hydra takes nothing but names for groups.
+    ``GROUP=false`` and ``GROUP=null`` become the group's ``none`` where it has that, since Hydra takes names alone for
+    groups; ``+a.key=value`` may name a key that is there.
     """
     found = []
-    for each in overrides:
-        key, _, value = each.partition("=")
-        has_none = value.lower() in NOTHING and (config_folder() / key / "none.yaml").is_file()
-        found.append(f"{key}=none" if has_none else each)
+    for word in words:
+        key, _, value = word.partition("=")
+        if value.lower() in NOTHING and (config_folder() / key / "none.yaml").is_file():
+            word = f"{key}=none"
+        elif ADDED_KEY.fullmatch(key):
+            word = f"+{word}"
+        found.append(word)
     return found
 
 

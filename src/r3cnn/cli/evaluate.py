@@ -47,6 +47,9 @@ def run(config: DictConfig) -> None:
     trainer = build_trainer(config, evaluation_facts(config, model.schedule))
     if trainer.limit_val_batches == 0:
         raise ValueError("trainer.limit_val_batches is 0, with which nothing is evaluated")
+    data.val_sampler(
+        data.val_set, 0, 1, trainer.limit_val_batches
+    )  # refuses less than one batch before anything is touched
     remove_evaluation(output_dir)
     keep_training_config(output_dir)
     save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG_FILE)

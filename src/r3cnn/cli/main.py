@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from r3cnn.cli.configs import config_folder, register_resolvers, search_for_the_highest, with_none
+from r3cnn.cli.configs import config_folder, in_words_of_hydra, register_resolvers, search_for_the_highest
 from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, prefer_lines_to_tracebacks, report
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.path_words import quoted_paths
@@ -145,7 +145,7 @@ def run_command(command: Command, words: list[str]) -> None:
     """Runs one command under Hydra, once or, with ``-m``, once per combination."""
     register_resolvers()
     search_for_the_highest()
-    words = with_none(words)
+    words = in_words_of_hydra(words)
     whole_call = sys.argv
     failures: list[Exception] = []
 

@@ -107,13 +107,25 @@ def build_trainer(
     parts = {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy_of(settings)}
     if (profiler := settings.get("profiler")) in PROFILERS:  # else they print among the log lines
         parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
+    arguments = {**settings, **parts}
     try:
-        trainer = checked(instantiate({**settings, **parts}), lightning.Trainer, "trainer")
+        trainer = checked(instantiate(arguments), lightning.Trainer, "trainer")
     except REFUSALS as error:
-        raise ValueError(f"trainer: {error}") from error
+        key = next((key for key in settings if key != "_target_" and _is_cured(arguments, key)), None)
+        place = "trainer" if key is None else f"trainer.{key} is {settings[key]!r}"
+        raise ValueError(f"{place}: {error.__cause__ or error}") from error
     # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def _is_cured(arguments: Config, key: str) -> bool:
+    """Whether Lightning's trainer can be built from arguments without one of them."""
+    try:
+        instantiate({name: value for name, value in arguments.items() if name != key})
+    except REFUSALS:
+        return False
+    return True
 
 
 def build_callbacks(config: DictConfig) -> dict[str, Callback]:

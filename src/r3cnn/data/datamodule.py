@@ -228,7 +228,7 @@ class CocoDataModule(L.LightningDataModule):
         """
         sizes = self.train_set.sizes
         train = TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world)
-        return len(train), 0 if self.val is None else self._val_sampler(self._val_records, 0, 1, 1.0).total
+        return len(train), 0 if self.val is None else self.val_sampler(self._val_records, 0, 1, 1.0).total
 
     def train_dataloader(self) -> DataLoader[Example]:
         """Shuffled training batches of this rank; yields ``Batch``."""
@@ -249,12 +249,17 @@ class CocoDataModule(L.LightningDataModule):
         """
         rank, world = self._rank_and_world()
         limit = 1.0 if self.trainer is None else self.trainer.limit_val_batches
-        sampler = self._val_sampler(self.val_set, rank, world, limit)
+        sampler = self.val_sampler(self.val_set, rank, world, limit)
         if self.trainer is not None and limit < 1:
             self.trainer.limit_val_batches = sampler.total
         return self._loader(self.val_set, sampler)
 
-    def _val_sampler(self, images: CocoDataset, rank: int, world: int, limit: float) -> EvalBatchSampler:
+    def val_sampler(self, images: CocoDataset, rank: int, world: int, limit: float) -> EvalBatchSampler:
+        """Evaluation batches of one of ``world`` ranks, see `EvalBatchSampler`.
+
+        Raises:
+            ValueError: For a limit above 0 that is less than one batch.
+        """
         sizes = [resized_size((height, width), self.image_size) for height, width in images.sizes.tolist()]
         return EvalBatchSampler(sizes, batch_size=self._eval_batch_size, rank=rank, world=world, limit=limit)
 
