@@ -155,6 +155,11 @@ class Sorted:
     sound: list[_SoundChunk]
     doubtful: list[tuple[int, Record]]
 
+    @property
+    def num_sound(self) -> int:
+        """How many records need no second look."""
+        return sum(len(one.ids) for one in self.sound)
+
 
 def sort_records(file: Path, entries: Sequence[Entry], known: Known) -> Sorted:
     """Takes a first look at all records; the text of the file is not needed any more afterwards."""
@@ -197,6 +202,10 @@ def check_records(
     columns = Columns.joined([*(one.columns for one in found.sound), Columns.of(rows)])
     kept = np.flatnonzero(~np.isin(columns.positions, np.array(list(repeated), dtype=np.int64)))
     problems.notes += _suspicions(columns, strays, known)
+    if found.doubtful and not found.num_sound and not any(record.get("segmentation") for _, record in found.doubtful):
+        problems.notes.append(
+            "no annotation has a mask: an export of boxes alone? export polygons or run lengths (RLE)"
+        )
     return columns.rows(kept), kept, segments
 
 

@@ -65,6 +65,7 @@ class Annotations:
         category_ids: The file's id of each of the K classes, in label order; a free one for a class that it lacks.
         rejected: The bad records that were left out.
         left_out: How many sound annotations are no object to learn from, by the reason.
+        notes: What looks wrong with the whole file.
     """
 
     file: Path
@@ -82,6 +83,7 @@ class Annotations:
     category_ids: tuple[Id, ...]
     rejected: Rejected
     left_out: Mapping[str, int]
+    notes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -210,6 +212,7 @@ def read_index(
         category_ids=_ids_of_labels(id_of, classes),
         rejected=problems.rejected,
         left_out={reason: number for reason, number in left_out.items() if number},
+        notes=tuple(problems.notes),
     )
     return annotations, problems
 

@@ -131,7 +131,7 @@ class CocoDataModule(L.LightningDataModule):
         if not found.num_objects:
             raise AnnotationError(
                 f"{self.train.annotations}: nothing to learn from in the images that are used. The whole file: "
-                f"{found.annotations.summary}"
+                f"{'; '.join([found.annotations.summary, *found.annotations.notes])}"
             )
         return found
 

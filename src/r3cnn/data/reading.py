@@ -126,5 +126,6 @@ def _restored(file: Path, stored: Stored) -> tuple[Annotations, Problems]:
         category_ids=tuple(facts.category_ids),
         rejected=problems.rejected,
         left_out=facts.left_out,
+        notes=tuple(facts.notes),
     )
     return annotations, problems

@@ -108,6 +108,12 @@ def test_boxes_of_another_convention_are_suspected_by_name(write_coco, caplog, b
             read_annotations(file, CLASSES)
 
 
+def test_an_export_of_boxes_alone_is_suspected_by_name(write_coco):
+    file = write_coco([image()], [annotation(number, segmentation=[]) for number in range(3)])
+    with pytest.raises(AnnotationError, match=r"and 2 more bad .*no annotation has a mask: an export of boxes"):
+        read_annotations(file, CLASSES)
+
+
 def test_ordinary_boxes_that_reach_over_are_not_suspected(write_coco):
     boxes = [[60, 20, 25, 20], [-2, 5, 10, 10], [10, 50, 20, 12]]
     file = write_coco([image()], [annotation(number, bbox=box) for number, box in enumerate(boxes)])

@@ -258,7 +258,7 @@ def test_unreadable_images_are_left_out_and_told_on_request(make, tmp_path, capl
     ("changes", "reason"),
     [
         ({"iscrowd": 1}, "7 crowds"),
-        ({"bbox": [0.1, 0.2, 0.3, 0.3]}, "7 with a box side below 1 px"),
+        ({"bbox": [0.1, 0.2, 0.3, 0.3]}, "7 with a box side below 1 px; 7 of 7 boxes lie between 0 and 1: normalised"),
         ({"area": 0, "segmentation": [[10, 20, 30, 20, 10, 20]]}, "7 with an area of 0 and a mask without a pixel"),
     ],
 )

@@ -52,7 +52,7 @@ def assert_same(first, second):
     assert [first.objects(i).segments for i in range(len(first))] == [
         second.objects(i).segments for i in range(len(second))
     ]
-    for name in ("category_ids", "file_ids", "rejected", "left_out"):
+    for name in ("category_ids", "file_ids", "rejected", "left_out", "notes"):
         assert getattr(first, name) == getattr(second, name), name
 
 
