@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
@@ -174,3 +175,29 @@ def test_fixed_statistics_stay_fixed_through_a_whole_run(train_tiny: Train, norm
         name.split(".")[2] for name, value in weights.items() if name.endswith("running_mean") and bool(value.any())
     }
     assert moved == (set() if norm == "bn_eval" else {"layer2", "layer3", "layer4"})
+
+
+@pytest.mark.slow
+def test_twelve_bits_are_trained_evaluated_and_predicted_as_eight_are(
+    short_run: Path, train_tiny: Train, cli: Cli, tmp_path: Path
+) -> None:
+    data, runs = OmegaConf.load(short_run / "config.yaml").data, {}
+    for name, factor, offset, dtype in (("eight", 1, 0, np.uint8), ("twelve", 16, 5, np.uint16)):
+        for photo in Path(data.root).glob("*/*.png"):
+            pixels = np.asarray(Image.open(photo).convert("L")).astype(dtype) * factor + offset
+            (tmp_path / name / photo.parent.name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(dtype)).save(tmp_path / name / photo.parent.name / photo.name)
+        images = [f"data.{part}.images={tmp_path}/{name}/{part}" for part in ("train", "val")]
+        runs[name] = train_tiny("trainer.max_steps=2", "data.image_range=[5,4085]", *images)
+    assert losses(runs["eight"]) == losses(runs["twelve"]) != []
+    scores = (runs["eight"] / "metrics.json").read_bytes()
+    assert scores == (runs["twelve"] / "metrics.json").read_bytes()
+    checkpoint = f"checkpoint={runs['twelve']}/checkpoints/last.ckpt"
+    for name in runs:
+        other = ("data=shapes", "data.prepare.train=8", "data.prepare.val=3", f"data.val.images={tmp_path}/{name}/val")
+        cli("evaluate", checkpoint, *other, "data.workers=0", "pictures=0", f"output_dir={tmp_path}/{name}/evaluated")
+        assert (tmp_path / name / "evaluated/metrics.json").read_bytes() == scores
+        source = f"source={tmp_path}/{name}/val"
+        cli("predict", checkpoint, source, "device=cpu", "pictures=0", f"output_dir={tmp_path}/{name}/found")
+    found = [(tmp_path / name / "found/detections.json").read_bytes() for name in runs]
+    assert found[0] == found[1]

@@ -52,6 +52,16 @@ def test_an_image_stays_in_its_set_when_others_come(source, tmp_path):
     assert names[0] <= names[1]
 
 
+def test_what_macos_leaves_beside_images_and_masks_is_no_image(source, tmp_path):
+    convert_nuclei(source, tmp_path / "before")
+    for folder in ("images", "masks"):
+        (source / "image3" / folder / "._image3.png").write_bytes(b"no image")
+    convert_nuclei(source, tmp_path / "after")
+    for split in ("train", "val"):
+        before, after = (tmp_path / run / f"annotations/instances_{split}.json" for run in ("before", "after"))
+        assert before.read_bytes() == after.read_bytes()
+
+
 def test_a_mask_of_another_size_is_named(source, tmp_path):
     Image.fromarray(np.ones((5, 5), dtype=np.uint8)).save(source / "image3" / "masks" / "7.png")
     with pytest.raises(ValueError, match=r"7\.png is 5 px high"):
