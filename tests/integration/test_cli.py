@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import Cli, Train
+
+from r3cnn.cli.main import is_news
 
 
 def shell(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -110,12 +113,26 @@ def test_multirun_may_stand_anywhere_and_every_failed_job_is_named_in_a_line(
         assert "HYDRA_FULL_ERROR" not in errors
 
 
+def test_remarks_of_lightning_that_tell_a_user_something_are_shown() -> None:
+    def shown(name: str, level: int, text: str) -> bool:
+        return is_news(logging.LogRecord(name, level, "", 0, text, None, None))
+
+    assert shown("lightning.pytorch.callbacks.timer", logging.INFO, "Time limit reached. Elapsed time is 0:00:01.")
+    assert shown("lightning.pytorch.utilities.rank_zero", logging.INFO, "`Trainer.fit` stopped: No training batches.")
+    assert shown("lightning.pytorch.utilities.rank_zero", logging.WARNING, "GPU available but not used")
+    assert shown("r3cnn.cli.train", logging.INFO, "GPU available")
+    assert not shown("lightning.pytorch.utilities.rank_zero", logging.INFO, "GPU available: False, used: False")
+
+
 def test_a_run_in_a_folder_of_any_name_is_found_by_that_name(
     train_tiny: Train, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "my runs (1)" / "a=b,c [x] 'q' \"d\" файл $e #~\\"
     train_tiny("trainer.max_steps=1", "pictures=1", folder=run)
     assert json.loads((run / "result.json").read_text())["metrics"]["images"]["seen"] == 3
+    said = (run / "train.log").read_text()
+    assert "everything of this run goes to" in said
+    assert not any(word in said for word in ("litlogger", "TPU", "configured so", "max_steps", "weights_only"))
     cli("predict", f"checkpoint={run}/checkpoints/last.ckpt", f"source={run}/pictures", f"output_dir={run}/found")
     assert (run / "found" / "detections.json").is_file()
     cli("report", f"runs={run}", f"output_dir={run}/report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -177,3 +178,20 @@ def test_what_sbatch_refuses_is_said(cluster: LocalCluster, tmp_path: Path) -> N
     assert status == 1
     assert "sbatch refused the jobs" in errors
     assert "invalid partition specified: no_such" in errors
+
+
+def test_a_batch_script_without_srun_is_refused_where_lightning_would_wait_for_ever(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    log, script = tmp_path / "log", tmp_path / "job.sh"
+    call = [sys.executable, "-m", "r3cnn", "train", *RUN, f"output_dir={tmp_path}/run"]
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --ntasks-per-node=2 --output={log}\n{shlex.join(call)}\necho ended with $?\n"
+    )
+    cluster.command("sbatch", str(script))
+    wait_until(lambda: log.is_file() and "ended with" in log.read_text())
+    *errors, status = log.read_text().splitlines()
+    assert status == "ended with 2"
+    assert len(errors) == 1
+    assert "2 ranks are asked for" in errors[0]
+    assert "`srun r3cnn …`" in errors[0]

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -40,8 +41,14 @@ HARMLESS_WARNINGS = (
     ".*could be decompression bomb.*",  # what max_megapixels refuses has an error of its own
     ".*sync_dist=True.*",  # the metric has come together from all ranks already
 )
-# Advertisements, time stamps, every node of a graph.
-CHATTY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "faster_coco_eval", "onnxscript", "onnx_ir")
+CHATTY_LOGGERS = ("faster_coco_eval", "onnxscript", "onnx_ir")  # time stamps, every node of a graph
+# What Lightning logs at level INFO that is no news: advertisements, and what the configuration says.
+NO_NEWS = re.compile(
+    r"(GPU|TPU|HPU) available|💡 Tip|was configured so|`weights_only` was not set|LOCAL_RANK: |Mixed Precision"
+    r"|Initializing distributed|All distributed processes|distributed_backend=|^-+\n|static graph optimizations"
+    r"|Restor(ing|ed all) states|Loaded model weights|Loading `train_dataloader` to estimate|global step \d+: "
+    r"|`Trainer.fit` stopped: `max_(steps|epochs)=|auto-requeueing"
+)
 
 
 @dataclass(frozen=True)
@@ -176,10 +183,21 @@ def run_quietly(command: Command, config: DictConfig) -> None:
     module = importlib.import_module(f"r3cnn.cli.{command.name}")
     for chatty in CHATTY_LOGGERS:
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()  # they would print everything a second time
+        logging.getLogger(name).propagate = True
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_news)
     with warnings.catch_warnings(), as_single_run(command.name):
         for message in HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         module.run(config)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is worth a user's time; warnings always are."""
+    is_remark = record.levelno < logging.WARNING and record.name.startswith("lightning")
+    return not (is_remark and NO_NEWS.search(record.getMessage()))
 
 
 def _overrides_of_sweep(command: Command, overrides: list[str]) -> list[str]:

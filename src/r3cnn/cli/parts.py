@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.rank_launcher import RankStrategy
+from r3cnn.cli.ranks import check_tasks
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.ops.views import View, views_of
@@ -101,6 +103,8 @@ def build_trainer(
     loggers = [build_logger(name, plain(node), facts) for name, node in chosen(config, "logger").items()]
     callbacks += [WandbReport(logger) for logger in loggers if isinstance(logger, WandbRun)]
     settings = plain(config.trainer)
+    if environment is None:
+        check_tasks(os.environ, num_devices(settings) * int(str(settings["num_nodes"])))
     if config.get("data") is not None and config.data.get("val", ()) is None:
         settings["limit_val_batches"] = 0
     plugins = [WholeFileCheckpointIO(), *([environment] if environment else [])]

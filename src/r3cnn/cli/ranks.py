@@ -22,6 +22,8 @@ INIT = 1  # process that takes over those whose parent has died
 GLOBAL_SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # a batch script has SLURM_NTASKS, though it runs once
 GLOBAL_RANKS = ("RANK", "SLURM_PROCID")  # in the order in which they are believed; a local rank is the last resort
 
+INTERACTIVE_JOBS = ("bash", "interactive")  # names of jobs that Lightning takes for no jobs of SLURM
+
 
 def is_of_one_process(name: str) -> bool:
     """Whether an environment variable tells a process its place among the ranks of a job, or which run it is."""
@@ -50,6 +52,29 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
     """Whether somebody else has started further processes of this job, or will."""
     sizes = [environment.get(name, "") for name in GLOBAL_SIZES]
     return rank_in(environment) > 0 or any(size.isdigit() and int(size) > 1 for size in sizes)
+
+
+def check_tasks(environment: Mapping[str, str], ranks: int) -> None:
+    """Refuses to wait for ranks that nobody starts: in a job of SLURM, Lightning leaves that to srun.
+
+    Args:
+        environment: Of this process.
+        ranks: As many as the trainer is going to wait for.
+
+    Raises:
+        ValueError: When SLURM has started fewer processes.
+    """
+    is_of_slurm = "SLURM_NTASKS" in environment and environment.get("SLURM_JOB_NAME") not in INTERACTIVE_JOBS
+    if not is_of_slurm or "LOCAL_RANK" in environment:  # torchrun has started them
+        return
+    is_by_srun = "SLURM_STEP_NUM_TASKS" in environment
+    started = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    needed = ranks if is_by_srun else max(ranks, int(environment["SLURM_NTASKS"]))
+    if needed > started:
+        raise ValueError(
+            f"{needed} ranks are asked for, by trainer.devices and num_nodes or by sbatch, but SLURM has started "
+            f"{started}: `srun r3cnn …` in the batch script starts one per task, sbatch --ntasks-per-node says how many"
+        )
 
 
 def overrides_of_rank(environment: Mapping[str, str], overrides: Sequence[str]) -> list[str]:

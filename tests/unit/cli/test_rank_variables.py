@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from r3cnn.cli.ranks import for_jobs, is_one_of_several, overrides_of_rank, rank_in
+from r3cnn.cli.ranks import check_tasks, for_jobs, is_one_of_several, overrides_of_rank, rank_in
 
 TORCHRUN = {
     "RANK": "3",
@@ -82,3 +82,36 @@ def test_a_job_whose_sweep_ended_before_it_could_watch_it_ends_as_well(sweep: st
 def test_ranks_that_would_each_make_a_folder_are_refused(rank: str) -> None:
     with pytest.raises(ValueError, match="output_dir is not on the command line"):
         overrides_of_rank({**TORCHRUN, "RANK": rank}, ["seed=1"])
+
+
+BATCH_SCRIPT = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "ranks", "started"),
+    [
+        (BATCH_SCRIPT, 2, 1),
+        (BATCH_SCRIPT, 1, 1),  # the others would be missed by nobody, but have been paid for
+        ({**BATCH_SCRIPT, "SLURM_NTASKS": "1"}, 2, 1),
+        ({**BATCH_SCRIPT, "SLURM_STEP_NUM_TASKS": "2"}, 4, 2),
+    ],
+)
+def test_ranks_that_slurm_does_not_start_are_not_waited_for(
+    environment: dict[str, str], ranks: int, started: int
+) -> None:
+    with pytest.raises(ValueError, match=f"SLURM has started {started}: `srun r3cnn …`"):
+        check_tasks(environment, ranks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "ranks"),
+    [
+        ({}, 2),
+        ({**BATCH_SCRIPT, "SLURM_NTASKS": "1"}, 1),
+        ({**BATCH_SCRIPT, "SLURM_STEP_NUM_TASKS": "2"}, 2),
+        ({**BATCH_SCRIPT, "SLURM_JOB_NAME": "interactive"}, 2),  # where Lightning starts them itself
+        ({**BATCH_SCRIPT, "SLURM_NTASKS": "1", **TORCHRUN}, 4),
+    ],
+)
+def test_ranks_that_srun_torchrun_or_lightning_start_are_waited_for(environment: dict[str, str], ranks: int) -> None:
+    check_tasks(environment, ranks)
