@@ -116,21 +116,39 @@ def test_resuming_without_a_checkpoint_says_where_it_was_looked_for(train_tiny: 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Content of what a run writes; Hydra's own records of each call are no part of it."""
-    found = [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
-    return {str(path): path.read_bytes() for path in found if path.suffix != ".log"}
+    """Content of what a run writes, but for its log."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    return {str(path): path.read_bytes() for path in found}
 
 
-def test_resuming_another_network_is_refused_before_anything_is_touched(
+def test_what_a_resumed_run_cannot_take_over_is_refused_before_anything_is_touched(
     trained: Path, train_tiny: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(initial, "advice", lambda weights, num_classes: "advice for 3 classes")
     before = files(trained)
-    with pytest.raises(
-        ValueError, match=r"resume=\S+last\.ckpt do not fit this network:\n- \d+ tensors of another shape"
+    for overrides, message in (
+        (["channels=24"], r"resume=\S+last\.ckpt do not fit this network:\n- \d+ tensors of another shape"),
+        (["optimizer=adamw"], r"resume=\S+ was trained by SGD, this run has AdamW"),
+        (["data.classes=[circle,triangle,square]"], r"first 'square' where this run has 'triangle', .* another order"),
+        (["seed=1"], r"its seed is 0, that of this run 1"),
+        (["data.prepare.train=9"], r"its number of training images is 8, that of this run 9"),
+        (["data.std=[1,2,3]"], r"learnt from images of std .* this run has \[1.0, 2.0, 3.0\]"),
     ):
-        train_tiny(*EVERY_STEP, "resume=last", "channels=24", folder=trained)
+        with pytest.raises(ValueError, match=message):
+            train_tiny(*EVERY_STEP, "resume=last", *overrides, folder=trained)
     assert files(trained) == before
+
+
+def test_a_resumed_run_trains_with_the_optimizer_settings_and_the_batch_size_of_its_own(
+    trained: Path, train_tiny: Train
+) -> None:
+    own = ("optimizer.lr=0.016", "optimizer.factory.weight_decay=0.5", "optimizer.factory.momentum=0.5")
+    plain = ("lr_schedule.warmup_steps=0", "data.batch_size=2", "trainer.max_steps=4", "pictures=0")
+    run = train_tiny(*EVERY_STEP, *own, *plain, f"resume={trained}/checkpoints/at_2.ckpt")
+    (group,) = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {key: group[key] for key in ("weight_decay", "momentum")} == {"weight_decay": 0.5, "momentum": 0.5}
+    assert {float(row["train/lr"]) for row in rows(run)} == {pytest.approx(0.016 * 2 / 16)}
+    assert [row["step"] for row in rows(run)] == ["2", "3"]
 
 
 def test_resuming_a_checkpoint_of_an_older_format_says_so(trained: Path, train_tiny: Train, tmp_path: Path) -> None:

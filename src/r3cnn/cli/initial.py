@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from r3cnn.cli.candidates import advice, network_shapes
 from r3cnn.cli.configs import override_of_classes
 from r3cnn.cli.jobs import AUTO, LAST
 from r3cnn.detector import RCNN
 from r3cnn.interop.translation import compare, shapes_of, shortened
-from r3cnn.training.checkpoint import CheckpointInfo, check_resumable, load_checkpoint
+from r3cnn.training.checkpoint import CheckpointInfo, check_resumable, load_checkpoint, weights_in
+from r3cnn.training.module import TrainingModule
+from r3cnn.training.optim import OptimizerSettings
+from r3cnn.training.position import RUN
 
 log = logging.getLogger(__name__)
 INIT_CLASSES = ("same", "fresh")
@@ -69,18 +76,84 @@ def start_from(model: RCNN, info: CheckpointInfo, config: DictConfig) -> None:
         log.info("%d tensors that depend on the classes start anew: %s", len(fresh), ", ".join(sorted(fresh)))
 
 
-def check_resumed(model: RCNN, path: Path) -> None:
-    """Refuses to go on with the run of another network, before anything of the run is touched.
+def check_resumed(module: TrainingModule, order: Mapping[str, object], path: Path) -> None:
+    """Refuses to go on with a run that this one differs from in what cannot change, before anything is touched.
+
+    These are the network, the classes by name and order, the normalisation, the optimizer (its settings are taken from
+    this run), the seed and the training images. Batch size, ranks and the length of the run may change.
+
+    Args:
+        module: The module of this run.
+        order: What the order of its images is a function of.
+        path: The checkpoint.
 
     Raises:
         FileNotFoundError: When there is no such checkpoint.
-        ValueError: When it holds weights alone, or those of another network.
+        ValueError: When it holds weights alone, or is that of such a run.
     """
-    source, weights = check_resumable(path)
+    source, content = check_resumable(path)
+    model, weights = module.model, shapes_of(weights_in(content))
+    _check_classes(path, source, module.info, "resume")
+    _check_normalisation(path, source, module.info, "resume")
+    run = content.get(RUN, {})
+    _check_order(path, cast("Mapping[str, object]", run.get("order", {})), order)
     fit = compare(weights, shapes_of(model.state_dict()))
     if fit.distance:
         hint = advice(weights, len(source.classes))
         raise ValueError("\n- ".join([f"the weights in resume={path} do not fit this network:", *fit.lines(), hint]))
+    check_optimizer(path, content, module.settings.optimizer, model.parameters(), run.get("optimizer"))
+
+
+def _check_order(path: Path, theirs: Mapping[str, object], ours: Mapping[str, object]) -> None:
+    for key, what in {"seed": "seed", "images": "number of training images", "digest": "digest of image ids"}.items():
+        if key in theirs and theirs[key] != ours[key]:
+            raise ValueError(
+                f"resume={path}: its {what} is {theirs[key]}, that of this run {ours[key]}, which would change the "
+                "order of the images within the run; init=… starts a new run from its weights"
+            )
+
+
+def check_optimizer(
+    path: Path,
+    content: Mapping[str, object],
+    settings: OptimizerSettings,
+    parameters: Iterable[nn.Parameter],
+    theirs: object,
+) -> None:
+    """Refuses another optimizer, and settings that need what the old one did not keep: a tiny one tries its state.
+
+    Args:
+        path: The checkpoint.
+        content: Its entries.
+        settings: Of this run's optimizer.
+        parameters: Of this run's network.
+        theirs: Name of the checkpoint's optimizer; None if it does not say.
+
+    Raises:
+        ValueError: When this run's optimizer cannot take over its state.
+    """
+    probe = nn.Parameter(torch.zeros(1))
+    probe.grad = torch.zeros(1)
+    optimizer = settings.factory([probe], lr=settings.lr)
+    ours = type(optimizer).__name__
+    if theirs not in (None, ours):
+        raise ValueError(f"resume={path} was trained by {theirs}, this run has {ours}: the same optimizer is needed")
+    saved = cast("list[dict[str, Any]]", content["optimizer_states"])[0]
+    trained = sum(len(group["params"]) for group in saved["param_groups"])
+    trainable = sum(each.requires_grad for each in parameters)
+    if trained != trainable:
+        raise ValueError(f"resume={path} trained {trained} tensors, this run trains {trainable}: as many are needed")
+    for state in [*saved["state"].values()][:1]:
+        optimizer.state[probe] = {
+            key: torch.zeros(1) if isinstance(value, Tensor) and value.ndim else copy.deepcopy(value)
+            for key, value in state.items()
+        }
+    try:
+        optimizer.step()
+    except KeyError as error:
+        raise ValueError(
+            f"resume={path}: its {theirs or ours} kept no {error}, which this run's settings of optimizer.factory need"
+        ) from error
 
 
 def class_layers(config: DictConfig) -> set[str]:
@@ -91,25 +164,27 @@ def class_layers(config: DictConfig) -> set[str]:
     return {name for name, shape in shapes.items() if larger[name] != shape}
 
 
-def _check_classes(path: Path, source: CheckpointInfo, info: CheckpointInfo) -> None:
-    if source.classes == info.classes:
+def _check_classes(path: Path, source: CheckpointInfo, info: CheckpointInfo, option: str = "init") -> None:
+    pair = next((pair for pair in zip_longest(source.classes, info.classes) if pair[0] != pair[1]), None)
+    if pair is None:
         return
+    differs = f"{option}={path} has other labels, first {pair[0]!r} where this run has {pair[1]!r}"
     if set(source.classes) == set(info.classes):
         raise ValueError(
-            f"init={path} has the classes in another order: {override_of_classes(source.classes)} keeps its labels"
+            f"{differs}, the classes in another order: {override_of_classes(source.classes)} keeps its labels"
         )
+    hint = "init_classes=fresh" if option == "init" else "init=… with init_classes=fresh"
     raise ValueError(
-        f"init={path} is for {len(source.classes)} classes ({shortened(source.classes)}), the data have "
-        f"{len(info.classes)} ({shortened(info.classes)}): init_classes=fresh starts the layers that depend on the "
-        "classes anew"
+        f"{differs}; it is for {len(source.classes)} classes ({shortened(source.classes)}), the data have "
+        f"{len(info.classes)} ({shortened(info.classes)}): {hint} starts the layers that depend on the classes anew"
     )
 
 
-def _check_normalisation(path: Path, source: CheckpointInfo, info: CheckpointInfo) -> None:
+def _check_normalisation(path: Path, source: CheckpointInfo, info: CheckpointInfo, option: str = "init") -> None:
     for name in ("mean", "std"):
         theirs, ours = (torch.tensor(getattr(one.preprocessing, name)) for one in (source, info))
         if not torch.allclose(theirs, ours, rtol=0, atol=TOLERANCE):
             raise ValueError(
-                f"init={path} learnt from images of {name} {theirs.tolist()}, this run has {ours.tolist()}: "
+                f"{option}={path} learnt from images of {name} {theirs.tolist()}, this run has {ours.tolist()}: "
                 f"data.{name}={theirs.tolist()}"
             )

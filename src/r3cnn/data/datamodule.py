@@ -25,7 +25,7 @@ from r3cnn.data.dataset import PAPER, CocoDataset, Crowd
 from r3cnn.data.image_files import ImageFolder
 from r3cnn.data.loading import MAX_MEGAPIXELS, ImageError, ImageReader, collate, warn_of_first
 from r3cnn.data.reading import MAX_OVERHANG, read_annotations
-from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
+from r3cnn.data.samplers import Dealt, EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
 from r3cnn.end_signals import leave_signals_to_parent
@@ -121,7 +121,7 @@ class CocoDataModule(L.LightningDataModule):
         self.max_overhang = float(max_overhang)
         self._prepare = prepare
         self._index_cache = None if index_cache is None else Path(index_cache).expanduser()
-        self._position = (0, 0)
+        self._position: tuple[int, int, tuple[Dealt, ...]] = (0, 0, ())
         self._sampler: TrainBatchSampler | None = None
 
     @cached_property
@@ -209,14 +209,15 @@ class CocoDataModule(L.LightningDataModule):
                     found.annotations.summary,
                 )
 
-    def set_position(self, epoch: int, batch: int) -> None:
+    def set_position(self, epoch: int, batch: int, earlier: Sequence[Dealt] = ()) -> None:
         """Lets training go on at a batch of an epoch; images, their order and their augmentation follow from it.
 
-        Before ``train_dataloader`` it holds for the loader to come, afterwards for its next iteration.
+        Before ``train_dataloader`` it holds for the loader to come, afterwards for its next iteration. See
+        `TrainBatchSampler.set_position`.
         """
-        self._position = (epoch, batch)
+        self._position = (epoch, batch, tuple(earlier))
         if self._sampler is not None:
-            self._sampler.set_position(epoch, batch)
+            self._sampler.set_position(*self._position)
 
     def num_batches(self, world: int) -> tuple[int, int]:
         """Training batches of each of ``world`` ranks in an epoch, and validation batches of all of them together.
@@ -230,14 +231,24 @@ class CocoDataModule(L.LightningDataModule):
         train = TrainBatchSampler(sizes, batch_size=self._batch_size, seed=self._seed, world=world)
         return len(train), 0 if self.val is None else self.val_sampler(self._val_records, 0, 1, 1.0).total
 
-    def train_dataloader(self) -> DataLoader[Example]:
-        """Shuffled training batches of this rank; yields ``Batch``."""
+    @property
+    def order(self) -> dict[str, object]:
+        """What the order of the training images is a function of, beside the epoch."""
+        return {"seed": self._seed, "images": len(self.train_set), "digest": self.train_set.digest}
+
+    def train_sampler(self) -> TrainBatchSampler:
+        """Batches of this rank from the position on that was set."""
         rank, world = self._rank_and_world()
-        self._sampler = TrainBatchSampler(
+        sampler = TrainBatchSampler(
             self.train_set.sizes, batch_size=self._batch_size, seed=self._seed, rank=rank, world=world
         )
-        self._sampler.repeats = getattr(self.trainer, "overfit_batches", 0) > 0
-        self._sampler.set_position(*self._position)
+        sampler.repeats = getattr(self.trainer, "overfit_batches", 0) > 0
+        sampler.set_position(*self._position)
+        return sampler
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        """Shuffled training batches of this rank; yields ``Batch``."""
+        self._sampler = self.train_sampler()
         return self._loader(self.train_set, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Example]:

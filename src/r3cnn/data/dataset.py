@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -84,6 +85,12 @@ class CocoDataset(Dataset[Example]):
     def image_ids(self) -> tuple[int, ...]:
         """Ids of the I images."""
         return tuple(self.annotations.image_ids[self._indices].tolist())
+
+    @property
+    def digest(self) -> str:
+        """Names the images by their ids and sizes, which with the seed decide on the order of training."""
+        content = (self.annotations.image_ids[self._indices], self.sizes)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in content)).hexdigest()[:12]
 
     @property
     def num_objects(self) -> int:

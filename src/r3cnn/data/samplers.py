@@ -24,12 +24,29 @@ class Draw(NamedTuple):
     item: int
 
 
+class Dealt(NamedTuple):
+    """A part of an epoch that has been learnt from.
+
+    Attributes:
+        batch_size: Images per batch.
+        world: Number of processes.
+        batches: Batches that each of them was given.
+    """
+
+    batch_size: int
+    world: int
+    batches: int
+
+
 class TrainBatchSampler(Sampler[list[Draw]]):
     """Shuffled batches of images of one orientation, so that little of a batch's canvas is padding.
 
     All batches of an epoch are formed from (seed, epoch) alone and then dealt out, batch i to rank ``i % world``. Every
     image is in one batch at most; of each orientation the last batch may be short. Up to ``world - 1`` batches, other
     ones in every epoch, are left out so that all ranks have equally many.
+
+    Where an epoch was begun with other sizes, the images that are left over from these form new batches. Some are split
+    so that none is left out, unless that makes more batches than a whole epoch has.
 
     Args:
         sizes: (I, 2) (height, width) of the images.
@@ -56,12 +73,11 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         self._epoch = 0
         self._first_batch = 0
         self.repeats = False
-        wide = int(self._is_wide.sum())
-        num_batches = sum(-(-count // batch_size) for count in (wide, len(sizes) - wide))
-        if num_batches < world:
-            got = f"{len(sizes)} training images make {num_batches} batches of batch_size={batch_size}"
+        self._earlier: tuple[Dealt, ...] = ()
+        self._length = self._batches_each(batch_size, world)
+        if self._length == 0:
+            got = f"{len(sizes)} training images make {self._batches_each(batch_size, 1)} batches of {batch_size=}"
             raise ValueError(f"{got}, there are {world} processes: at least one batch each is needed")
-        self._length = num_batches // world
 
     @property
     def sampler(self) -> TrainBatchSampler:
@@ -73,11 +89,25 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         if epoch != self._epoch:
             self.set_position(epoch, 0)
 
-    def set_position(self, epoch: int, batch: int) -> None:
-        """Goes to a batch of an epoch, where a resumed run continues; the length stays that of the whole epoch."""
+    def set_position(self, epoch: int, batch: int, earlier: Sequence[Dealt] = ()) -> None:
+        """Goes to a batch of an epoch, where a resumed run continues; the length stays that of the whole epoch.
+
+        Args:
+            epoch: The epoch, counted from 0.
+            batch: The batch, counted from 0 after the ``earlier`` parts.
+            earlier: Parts of the epoch that were dealt out with other sizes, in their order.
+
+        Raises:
+            ValueError: For a batch that the epoch does not have.
+        """
         if epoch < 0 or not 0 <= batch <= self._length:
             raise ValueError(f"position is epoch {epoch}, batch {batch}: an epoch has {self._length} batches")
-        self._epoch, self._first_batch = epoch, batch
+        self._epoch, self._first_batch, self._earlier = epoch, batch, tuple(earlier)
+
+    @property
+    def num_left(self) -> int:
+        """Batches of this rank, as of every other, from the position to the end of the epoch."""
+        return len(self._batches(0 if self.repeats else self._epoch)) - self._first_batch
 
     def __len__(self) -> int:
         return self._length
@@ -88,13 +118,33 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         return iter([[Draw(epoch, index) for index in batch] for batch in batches])
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """This rank's batches of ``epoch``."""
-        random = np.random.default_rng((self._seed, epoch))
+        """This rank's batches of ``epoch``, after its earlier parts."""
+        is_left = np.ones(len(self._is_wide), dtype=bool)
+        for part, (batch_size, world, batches) in enumerate(self._earlier):
+            for seen in self._formed(epoch, part, is_left, batch_size, world)[: batches * world]:
+                is_left[seen] = False
+        rest = self._formed(epoch, len(self._earlier), is_left, self._batch_size, self._world)
+        return rest[self._rank :: self._world]
+
+    def _formed(
+        self, epoch: int, part: int, is_left: npt.NDArray[np.bool_], batch_size: int, world: int
+    ) -> list[list[int]]:
+        """Batches of all ranks together, in the order of dealing, of the images left for a part of an epoch."""
+        random = np.random.default_rng((self._seed, epoch, part) if part else (self._seed, epoch))
         batches: list[list[int]] = []
-        for members in (np.flatnonzero(self._is_wide), np.flatnonzero(~self._is_wide)):
-            batches += _chunks(random.permutation(members).tolist(), self._batch_size)
-        order = random.permutation(len(batches))[: self._length * self._world]
-        return [batches[i] for i in order[self._rank :: self._world]]
+        for members in (np.flatnonzero(is_left & self._is_wide), np.flatnonzero(is_left & ~self._is_wide)):
+            batches += _chunks(random.permutation(members).tolist(), batch_size)
+        most = self._batches_each(batch_size, world) * world  # what Lightning expects of an epoch
+        while part and len(batches) % world and len(batches) < most and (largest := max(batches, key=len))[1:]:
+            batches.remove(largest)
+            batches += _chunks(largest, -(-len(largest) // 2))
+        order = random.permutation(len(batches))[: len(batches) // world * world]
+        return [batches[i] for i in order]
+
+    def _batches_each(self, batch_size: int, world: int) -> int:
+        """Batches of a whole epoch on each of ``world`` ranks."""
+        wide = int(self._is_wide.sum())
+        return sum(-(-count // batch_size) for count in (wide, len(self._is_wide) - wide)) // world
 
 
 class EvalBatchSampler(Sampler[list[Draw]]):

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
-from r3cnn.interop.translation import Shape, shapes_of
 from r3cnn.structures import Id, Size
 from r3cnn.training.build import instantiate, trusted_targets
 
@@ -133,14 +132,14 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         ValueError: When it holds more than tensors and plain containers, or was not written by `r3cnn train`.
     """
     content = _read(Path(path))
-    return CheckpointInfo.from_dict(content[KEY], Path(path)), _weights_in(content)
+    return CheckpointInfo.from_dict(content[KEY], Path(path)), weights_in(content)
 
 
-def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, Shape]]:
+def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, object]]]:
     """Refuses a checkpoint that no run can go on from.
 
     Returns:
-        What it says about the network, and the shape of each of its weights.
+        What it says about the network, and all of its entries; their tensors stay on the disk until they are used.
 
     Raises:
         FileNotFoundError: When there is no such file.
@@ -153,7 +152,7 @@ def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, Shape]]:
             f"{path} holds weights alone, as `r3cnn convert` writes them: a run can start from them, init={path}, but "
             "there is no run to go on with, resume="
         )
-    return info, shapes_of(_weights_in(content))
+    return info, content
 
 
 def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
@@ -179,7 +178,8 @@ def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
     return content
 
 
-def _weights_in(content: Mapping[str, Mapping[str, object]]) -> dict[str, Tensor]:
+def weights_in(content: Mapping[str, Mapping[str, object]]) -> dict[str, Tensor]:
+    """The network's weights by name, of the entries of a checkpoint."""
     return {
         name.removeprefix(WEIGHT_PREFIX): tensor
         for name, tensor in content["state_dict"].items()

@@ -23,8 +23,8 @@ from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
 from r3cnn.ops.images import normalize_images
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
-from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings, keep_kernels
-from r3cnn.training.position import go_back_to_step, position_in, reopen_epoch, set_position
+from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
+from r3cnn.training.position import RUN, EpochStart, dealing_of, positioned, take_up, total_steps
 from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
 from r3cnn.training.validation import EvaluationOptions, handed_out
 
@@ -140,6 +140,7 @@ class TrainingModule(EvaluationModule):
 
     Attributes:
         training_rois: Counts the RoIs of every training loop, if set.
+        total_steps: Optimizer steps of the whole run once training has begun; infinite when only time limits it.
     """
 
     def __init__(self, model: RCNN, metric: CocoAP | None, info: CheckpointInfo, settings: TrainingSettings) -> None:
@@ -147,35 +148,46 @@ class TrainingModule(EvaluationModule):
         self.info = info
         self.settings = settings
         self.training_rois: RoiStatistics | None = None
+        self.total_steps = math.inf
+        self._start = EpochStart()
+        self._group_settings: list[dict[str, object]] = []
 
     def setup(self, stage: str) -> None:
         """Starts the data at the first batch; a resumed run moves on from there when its checkpoint is read."""
         if stage == "fit":
             check_loss_scaling(self.settings.backward, str(self.trainer.precision))
             check_sync_batch_norm(self.model, self.trainer.strategy.root_device.type, self.trainer.world_size)
-            set_position(self.trainer, 0, 0)
+            positioned(self.trainer).set_position(0, 0)
 
     def on_fit_start(self) -> None:
         """Puts every layer into its training mode; Lightning keeps whatever mode it finds."""
         self.train()
 
     def on_train_start(self) -> None:
-        """Asks this run's settings for the rate of the first step and more; a checkpoint holds an older run's."""
+        """Gives the optimizer this run's settings; those of an older run came with the checkpoint."""
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, LambdaLR):
-            for group, lr, multiplier in zip(
-                scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-            ):
-                group["lr"] = lr * multiplier(scheduler.last_epoch)
-            keep_kernels(scheduler.optimizer)
+            groups = scheduler.optimizer.param_groups
+            for group, settings, multiplier in zip(groups, self._group_settings, scheduler.lr_lambdas, strict=True):
+                group |= settings
+                group["lr"] = group["initial_lr"] * multiplier(scheduler.last_epoch)
+            scheduler.base_lrs = [group["initial_lr"] for group in groups]
 
     def on_train_epoch_start(self) -> None:
         """Gives the epoch its own order of images."""
-        set_position(self.trainer, self.current_epoch, 0)
+        positioned(self.trainer).set_position(self.current_epoch, 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes the log count optimizer steps; after some resumes Lightning's own count is one ahead."""
+        """Mends Lightning's counters, of which some are wrong after some resumes.
+
+        The log counts optimizer steps. An epoch under way has been started: after a resume from the very end of the one
+        before Lightning does not count that, and its checkpoints would be taken for those of an epoch's end.
+        """
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        epochs = self.trainer.fit_loop.epoch_progress
+        if epochs.current.started == epochs.current.processed:  # type: ignore[attr-defined]
+            epochs.increment_ready()
+            epochs.increment_started()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning knows the argument by this name
         """Weighted sum of all losses.
@@ -205,21 +217,28 @@ class TrainingModule(EvaluationModule):
         images_per_step = self.settings.images_per_rank * self.trainer.world_size * accumulated
         optimizer = self.settings.optimizer.build(self.model.parameters(), images_per_step)
         self.trainer.fit_loop.setup_data()  # else a run limited by steps alone does not know its epochs' length yet
-        total_steps = self.trainer.estimated_stepping_batches
+        self.total_steps = total_steps(self.trainer, self._start.steps_ahead)
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)
-        multiplier = self.settings.lr_schedule.multiplier(steps_per_epoch, total_steps, time_spent_in(self.trainer))
+        multiplier = self.settings.lr_schedule.multiplier(
+            steps_per_epoch, self.total_steps, time_spent_in(self.trainer), self._start.steps_ahead
+        )
         scheduler = LambdaLR(optimizer, multiplier)
+        self._group_settings = [
+            {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+        ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Adds what is needed to use the network without the training configuration."""
         checkpoint[KEY] = self.info.to_dict()
+        checkpoint[RUN] = {
+            **dealing_of(self.trainer, self.settings.images_per_rank, self._start),
+            "optimizer": type(self.trainer.optimizers[0]).__name__,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
-        reopen_epoch(checkpoint)
-        go_back_to_step(checkpoint, self.trainer.accumulate_grad_batches)
-        set_position(self.trainer, *position_in(checkpoint))
+        self._start = take_up(self.trainer, checkpoint, self.settings.images_per_rank)
 
 
 def time_spent_in(trainer: lightning.Trainer) -> Callable[[], float] | None:

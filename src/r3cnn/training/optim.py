@@ -85,7 +85,11 @@ class MultiStepSchedule:
             raise ValueError(f"warmup_steps must be >= 0 and warmup_share in [0, 1], got {self}")
 
     def multiplier(
-        self, steps_per_epoch: int, total_steps: float, time_spent: Callable[[], float] | None = None
+        self,
+        steps_per_epoch: int,
+        total_steps: float,
+        time_spent: Callable[[], float] | None = None,
+        steps_ahead: int = 0,
     ) -> Callable[[int], float]:
         """Factor of the learning rate as a function of the optimizer step, counted from 0.
 
@@ -94,6 +98,8 @@ class MultiStepSchedule:
             total_steps: Optimizer steps of the run; infinite when only time limits it.
             time_spent: Gives the part of the run's time that is over, in [0, 1], the same on all ranks; asked only
                 while the steps say warm-up. None without a limit of time.
+            steps_ahead: Steps that a run has made beyond ``steps_per_epoch`` of each epoch, since it was resumed with
+                another batch; milestones in epochs stay where they are in epochs.
 
         Raises:
             ValueError: For milestones in fractions of a run without a known length.
@@ -101,7 +107,8 @@ class MultiStepSchedule:
         if self.unit == "fraction" and not math.isfinite(total_steps):
             raise ValueError("lr_schedule.unit=fraction needs trainer.max_steps or trainer.max_epochs")
         per_unit = {"epoch": steps_per_epoch, "step": 1, "fraction": total_steps}[self.unit]
-        drops = [round(milestone * per_unit) for milestone in self.milestones]
+        ahead = steps_ahead if self.unit == "epoch" else 0
+        drops = [round(milestone * per_unit) + ahead for milestone in self.milestones]
         warmup = min(self.warmup_steps, total_steps * self.warmup_share) if self.warmup_share > 0 else 0
 
         def at(step: int) -> float:
@@ -114,11 +121,3 @@ class MultiStepSchedule:
             return decay * (1 - (1 - progress) * (1 - self.warmup_start))
 
         return at
-
-
-def keep_kernels(optimizer: Optimizer) -> None:
-    """Lets an optimizer compute as it is configured, whatever a checkpoint says of the run that wrote it."""
-    for name in ("fused", "foreach"):
-        for group in optimizer.param_groups:
-            if name in group and name in optimizer.defaults:
-                group[name] = optimizer.defaults[name]

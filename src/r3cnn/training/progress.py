@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from r3cnn.training.module import TrainingModule
+
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,8 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Starts the clock of the run."""
-        self._begin(trainer.global_step, trainer.estimated_stepping_batches)
+        total = pl_module.total_steps if isinstance(pl_module, TrainingModule) else trainer.estimated_stepping_batches
+        self._begin(trainer.global_step, total)
 
     def on_train_batch_end(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from r3cnn.cli.initial import check_options
+from r3cnn.cli.initial import check_optimizer, check_options
 from r3cnn.cli.train import resume_path
+from r3cnn.training.optim import OptimizerSettings
 
 
 def write_checkpoint(folder: Path, name: str, *, part: float = 1.0) -> Path:
@@ -58,3 +60,24 @@ def test_a_run_either_goes_on_or_replaces_what_is_there() -> None:
         check_options(OmegaConf.create(values))
     with pytest.raises(ValueError, match="overwrite is 'yes': true or false"):
         check_options(OmegaConf.create({**values, "overwrite": "yes"}))
+
+
+@pytest.mark.parametrize(
+    ("amsgrad", "frozen", "message"),
+    [
+        (True, False, "its AdamW kept no 'max_exp_avg_sq', which this run's settings of optimizer.factory need"),
+        (False, True, "trained 2 tensors, this run trains 1"),
+    ],
+)
+def test_an_optimizer_that_needs_what_the_checkpoint_lacks_is_refused(
+    amsgrad: bool, frozen: bool, message: str
+) -> None:
+    layer = torch.nn.Linear(2, 1)
+    before = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer(torch.ones(2)).sum().backward()
+    before.step()
+    layer.bias.requires_grad_(not frozen)
+    settings = OptimizerSettings(partial(torch.optim.AdamW, amsgrad=amsgrad), lr=0.1, base_images=1)
+    content = {"optimizer_states": [before.state_dict()]}
+    with pytest.raises(ValueError, match=message):
+        check_optimizer(Path("last.ckpt"), content, settings, layer.parameters(), "AdamW")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from r3cnn.data.samplers import EvalBatchSampler, TrainBatchSampler
+from r3cnn.data.samplers import Dealt, EvalBatchSampler, TrainBatchSampler
 from r3cnn.structures import canvas_of
 
 SIZES = np.array([(60, 80)] * 13 + [(80, 60)] * 8)
@@ -95,6 +95,46 @@ def test_what_the_ranks_leave_out_changes_from_epoch_to_epoch():
 def test_more_ranks_than_batches_are_refused():
     with pytest.raises(ValueError, match="21 training images make 6 batches of batch_size=4, there are 7 processes"):
         train_sampler(world=7)
+
+
+SEEN = [[Dealt(4, 1, 2)], [Dealt(3, 2, 1)], [Dealt(1, 3, 4), Dealt(4, 1, 1)], [Dealt(2, 2, 2), Dealt(5, 1, 1)]]
+
+
+@pytest.mark.parametrize("earlier", SEEN)
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_the_rest_of_an_epoch_of_other_sizes_holds_every_image_that_was_not_seen(earlier, batch_size, world):
+    seen = []
+    for number, part in enumerate(earlier):
+        for rank in range(part.world):
+            sampler = train_sampler(batch_size=part.batch_size, rank=rank, world=part.world)
+            sampler.set_position(3, 0, earlier[:number])
+            seen += items(list(sampler)[: part.batches])
+    ranks = [train_sampler(batch_size=batch_size, rank=rank, world=world) for rank in range(world)]
+    for rank in ranks:
+        rank.set_position(3, 0, earlier)
+    rest = [list(rank) for rank in ranks]
+    assert {len(batches) for batches in rest} == {rank.num_left for rank in ranks}
+    assert ranks[0].num_left <= len(ranks[0])
+    counts = Counter([*seen, *(item for batches in rest for item in items(batches))])
+    assert set(counts.values()) == {1}
+    assert len(counts) == 21 or (batch_size == 1 and len(counts) > 21 - world)
+    for batch in (batch for batches in rest for batch in batches):
+        assert len(batch) <= batch_size
+        assert len({bool(draw.item < 13) for draw in batch}) == 1
+        assert {draw.epoch for draw in batch} == {3}
+    ranks[0].set_position(3, 1, earlier)  # resumed once more with the same sizes
+    assert list(ranks[0]) == rest[0][1:]
+    ranks[0].set_epoch(4)
+    whole = train_sampler(batch_size=batch_size, world=world)
+    whole.set_epoch(4)
+    assert list(ranks[0]) == list(whole)
+
+
+def test_a_rest_of_nearly_a_whole_epoch_has_no_more_batches_than_that():
+    sampler = train_sampler(batch_size=5, world=2)  # five batches, of which one rank has two
+    sampler.set_position(0, 0, [Dealt(1, 1, 1)])
+    assert sampler.num_left == len(sampler) == 2
 
 
 EVAL_SIZES = [(60, 80), (80, 60), (64, 70), (60, 96), (90, 60), (10, 10), (33, 65)]

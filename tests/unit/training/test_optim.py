@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings, keep_kernels
+from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 
 STEPS_PER_EPOCH = 7330
 
@@ -106,16 +106,6 @@ def test_a_rate_or_batch_that_is_not_positive_is_refused(lr: float, base: int) -
         OptimizerSettings(torch.optim.SGD, lr=lr, base_images=base)
 
 
-@pytest.mark.parametrize(("saved", "configured"), [(None, True), (True, None)])
-def test_a_resumed_optimizer_computes_as_it_is_configured_now(saved: bool | None, configured: bool | None) -> None:
-    weight = torch.nn.Parameter(torch.ones(3))
-    old = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=saved)
-    weight.grad = torch.ones(3)
-    old.step()
-    new = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=configured)
-    new.load_state_dict(old.state_dict())
-    assert new.param_groups[0]["fused"] is saved
-    keep_kernels(new)
-    assert new.param_groups[0]["fused"] is configured
-    new.step()
-    torch.testing.assert_close(weight.data, torch.full((3,), 1 - 0.1 - 0.19))
+def test_milestones_in_epochs_stay_there_when_a_run_goes_on_with_another_batch() -> None:
+    at = schedule(milestones=[2, 3], warmup_steps=0).multiplier(10, 40, steps_ahead=-5)  # 15 steps for two epochs
+    assert [at(step) for step in (14, 15, 24, 25)] == pytest.approx([1, 0.1, 0.1, 0.01])

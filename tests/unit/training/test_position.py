@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from r3cnn.training.position import go_back_to_step, position_in, reopen_epoch
+from r3cnn.training.position import move_counters, position_in, reopen_epoch
 
 
 def checkpoint(epochs_started: int, epochs_done: int, batches: int, *, is_last: bool = False) -> dict[str, object]:
@@ -42,26 +42,12 @@ def test_training_goes_on_after_the_last_batch_that_was_learnt_from(
     assert position_in(content) == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (checkpoint(1, 0, 1), (0, 0)),
-        (checkpoint(1, 0, 6), (0, 6)),
-        (checkpoint(1, 0, 8), (0, 6)),
-        (checkpoint(3, 2, 10, is_last=True), (3, 0)),
-    ],
-)
-def test_training_goes_on_after_the_last_optimizer_step(content: dict[str, object], expected: tuple[int, int]) -> None:
-    go_back_to_step(content, 3)
-    assert position_in(content) == expected
-
-
-def test_going_back_to_a_step_turns_all_counters_of_batches_back() -> None:
+def test_all_counters_of_batches_are_moved_together() -> None:
     content = checkpoint(1, 0, 8)
-    go_back_to_step(content, 3)
+    move_counters(content, 6)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    assert progress["current"] == {"ready": 6, "processed": 6, "completed": 6}
-    assert progress["total"] == {"ready": 26, "processed": 26, "completed": 26}
+    assert progress["current"] == {"ready": 6, "processed": 6, "completed": 5}
+    assert progress["total"] == {"ready": 26, "processed": 26, "completed": 25}
 
 
 def test_a_file_without_training_progress_says_so() -> None:
