@@ -128,10 +128,11 @@ def test_what_a_resumed_run_cannot_take_over_is_refused_before_anything_is_touch
     before = files(trained)
     for overrides, message in (
         (["channels=24"], r"resume=\S+last\.ckpt do not fit this network:\n- \d+ tensors of another shape"),
-        (["optimizer=adamw"], r"resume=\S+ was trained by SGD, this run has AdamW"),
+        (["optimizer=sgd"], r"resume=\S+ was trained by AdamW, this run has SGD"),
         (["data.classes=[circle,triangle,square]"], r"first 'square' where this run has 'triangle', .* another order"),
         (["seed=1"], r"its seed is 0, that of this run 1"),
         (["data.prepare.train=9"], r"its number of training images is 8, that of this run 9"),
+        (["trainer.max_epochs=1"], r"resume=\S+: 2 epochs are done, trainer.max_epochs is 1"),
         (["data.std=[1,2,3]"], r"learnt from images of std .* this run has \[1.0, 2.0, 3.0\]"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -142,11 +143,11 @@ def test_what_a_resumed_run_cannot_take_over_is_refused_before_anything_is_touch
 def test_a_resumed_run_trains_with_the_optimizer_settings_and_the_batch_size_of_its_own(
     trained: Path, train_tiny: Train
 ) -> None:
-    own = ("optimizer.lr=0.016", "optimizer.factory.weight_decay=0.5", "optimizer.factory.momentum=0.5")
+    own = ("optimizer.lr=0.016", "optimizer.factory.weight_decay=0.5", "optimizer.factory.betas=[0.5,0.9]")
     plain = ("lr_schedule.warmup_steps=0", "data.batch_size=2", "trainer.max_steps=4", "pictures=0")
     run = train_tiny(*EVERY_STEP, *own, *plain, f"resume={trained}/checkpoints/at_2.ckpt")
     (group,) = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
-    assert {key: group[key] for key in ("weight_decay", "momentum")} == {"weight_decay": 0.5, "momentum": 0.5}
+    assert (group["weight_decay"], tuple(group["betas"])) == (0.5, (0.5, 0.9))
     assert {float(row["train/lr"]) for row in rows(run)} == {pytest.approx(0.016 * 2 / 16)}
     assert [row["step"] for row in rows(run)] == ["2", "3"]
 

@@ -21,7 +21,7 @@ from r3cnn.interop.translation import compare, shapes_of, shortened
 from r3cnn.training.checkpoint import CheckpointInfo, check_resumable, load_checkpoint, weights_in
 from r3cnn.training.module import TrainingModule
 from r3cnn.training.optim import OptimizerSettings
-from r3cnn.training.position import RUN
+from r3cnn.training.position import RUN, position_in, reopen_epoch
 
 log = logging.getLogger(__name__)
 INIT_CLASSES = ("same", "fresh")
@@ -76,15 +76,17 @@ def start_from(model: RCNN, info: CheckpointInfo, config: DictConfig) -> None:
         log.info("%d tensors that depend on the classes start anew: %s", len(fresh), ", ".join(sorted(fresh)))
 
 
-def check_resumed(module: TrainingModule, order: Mapping[str, object], path: Path) -> None:
+def check_resumed(module: TrainingModule, order: Mapping[str, object], max_epochs: int | None, path: Path) -> None:
     """Refuses to go on with a run that this one differs from in what cannot change, before anything is touched.
 
     These are the network, the classes by name and order, the normalisation, the optimizer (its settings are taken from
-    this run), the seed and the training images. Batch size, ranks and the length of the run may change.
+    this run), the seed and the training images. Batch size and ranks may change, and the length of the run as far as it
+    is not over.
 
     Args:
         module: The module of this run.
         order: What the order of its images is a function of.
+        max_epochs: Epochs of this run; None or -1 for no limit.
         path: The checkpoint.
 
     Raises:
@@ -95,18 +97,24 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], path: Pat
     model, weights = module.model, shapes_of(weights_in(content))
     _check_classes(path, source, module.info, "resume")
     _check_normalisation(path, source, module.info, "resume")
-    run = content.get(RUN, {})
-    _check_order(path, cast("Mapping[str, object]", run.get("order", {})), order)
+    run = content.get(RUN)
+    if run is None:
+        raise ValueError(f"resume={path} was written by an older r3cnn: init={path} starts a new run from its weights")
+    _check_order(path, cast("Mapping[str, object]", run["order"]), order)
+    reopen_epoch(content)
+    epochs, _ = position_in(content)
+    if max_epochs is not None and 0 <= max_epochs < epochs:
+        raise ValueError(f"resume={path}: {epochs} epochs are done, trainer.max_epochs is {max_epochs}")
     fit = compare(weights, shapes_of(model.state_dict()))
     if fit.distance:
         hint = advice(weights, len(source.classes))
         raise ValueError("\n- ".join([f"the weights in resume={path} do not fit this network:", *fit.lines(), hint]))
-    check_optimizer(path, content, module.settings.optimizer, model.parameters(), run.get("optimizer"))
+    check_optimizer(path, content, module.settings.optimizer, model.parameters(), run["optimizer"])
 
 
 def _check_order(path: Path, theirs: Mapping[str, object], ours: Mapping[str, object]) -> None:
     for key, what in {"seed": "seed", "images": "number of training images", "digest": "digest of image ids"}.items():
-        if key in theirs and theirs[key] != ours[key]:
+        if theirs[key] != ours[key]:
             raise ValueError(
                 f"resume={path}: its {what} is {theirs[key]}, that of this run {ours[key]}, which would change the "
                 "order of the images within the run; init=… starts a new run from its weights"
@@ -127,7 +135,7 @@ def check_optimizer(
         content: Its entries.
         settings: Of this run's optimizer.
         parameters: Of this run's network.
-        theirs: Name of the checkpoint's optimizer; None if it does not say.
+        theirs: Name of the checkpoint's optimizer.
 
     Raises:
         ValueError: When this run's optimizer cannot take over its state.
@@ -136,7 +144,7 @@ def check_optimizer(
     probe.grad = torch.zeros(1)
     optimizer = settings.factory([probe], lr=settings.lr)
     ours = type(optimizer).__name__
-    if theirs not in (None, ours):
+    if theirs != ours:
         raise ValueError(f"resume={path} was trained by {theirs}, this run has {ours}: the same optimizer is needed")
     saved = cast("list[dict[str, Any]]", content["optimizer_states"])[0]
     trained = sum(len(group["params"]) for group in saved["param_groups"])
@@ -152,7 +160,7 @@ def check_optimizer(
         optimizer.step()
     except KeyError as error:
         raise ValueError(
-            f"resume={path}: its {theirs or ours} kept no {error}, which this run's settings of optimizer.factory need"
+            f"resume={path}: its {theirs} kept no {error}, which this run's settings of optimizer.factory need"
         ) from error
 
 
