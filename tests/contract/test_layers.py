@@ -12,7 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 BASE = {"structures", "schedule", "names"}
 MODEL = BASE | {"ops", "layers", "backbones", "rpn", "roi"}
-RUNNING = MODEL | {"detector", "inference_modes", "batch", "interop", "data", "evaluation"}
+RUNNING = MODEL | {"end_signals", "detector", "inference_modes", "batch", "interop", "data", "evaluation"}
 # Package -> what it may import of ours, itself included.
 ALLOWED = {
     "structures": BASE,
@@ -20,6 +20,7 @@ ALLOWED = {
     "names": {"names"},
     "batch": {"structures", "batch"},
     "process_memory": {"process_memory"},
+    "end_signals": {"end_signals"},
     "ops": BASE | {"ops"},
     "layers": BASE | {"ops", "layers"},
     "backbones": BASE | {"ops", "layers", "backbones"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "detector": MODEL | {"detector"},
     "inference_modes": MODEL | {"detector", "inference_modes"},
     "interop": MODEL | {"detector", "interop"},
-    "data": BASE | {"ops", "batch", "data"},
+    "data": BASE | {"end_signals", "ops", "batch", "data"},
     "evaluation": BASE | {"ops", "batch", "data", "evaluation"},  # one reader of annotation files
     "reporting": BASE | {"data", "evaluation", "reporting"},  # annotation files, codes of masks, types of results
     "training": RUNNING | {"process_memory", "training"},
