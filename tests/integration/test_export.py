@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from r3cnn.cli.configs import config_folder, plain, register_resolvers
 from r3cnn.cli.export import compare, example_images
+from r3cnn.data.loading import ImageReader
 from r3cnn.detector import RCNN
 from r3cnn.interop.comparison import Differences
 from r3cnn.interop.export import FORMATS, INPUTS, OUTPUTS, Description, Program, export
@@ -68,12 +69,12 @@ def network(*overrides: str) -> tuple[RCNN, dict[str, object]]:
 @pytest.fixture(scope="module")
 def images(request: pytest.FixtureRequest) -> list[Tensor]:
     """Drawn pictures, and where there are real data, pictures of them."""
-    found = list(example_images(None, SIZES.image))
+    found = list(example_images(None, SIZES.image, ImageReader()))
     if "R3CNN_DATA" in os.environ:
         root: Path = request.getfixturevalue("data_root")
         for folder in ("coco128/val2017", "nuclei/images"):
             paths = sorted(path for path in (root / folder).iterdir() if path.suffix == ".jpg")
-            found += [image for path in paths[:2] for image in example_images(str(path), SIZES.image)]
+            found += [image for path in paths[:2] for image in example_images(path, SIZES.image, ImageReader())]
     return found
 
 
