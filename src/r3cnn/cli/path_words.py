@@ -27,7 +27,7 @@ ONE_PATH |= {"from", "run", "images", "hydra.run.dir", "hydra.sweep.dir", "launc
 ONE_PATH |= {"data.root", "data.prepare.folder", "data.index_cache"}
 ONE_PATH |= {f"data.{split}.{kind}" for split in ("train", "val") for kind in ("images", "annotations")}
 PATHS = {"source", "runs", "search", "detections"}  # one, or a list
-NUMBERS_TOO = {"images"}  # of `analyze speed`: how many
+NUMBERS_TOO = {"images", "detections"}  # of `analyze speed` and `export`: how many
 
 
 def quoted_paths(words: Sequence[str], *, is_sweep: bool) -> list[str]:

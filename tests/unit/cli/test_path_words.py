@@ -53,6 +53,7 @@ def test_a_path_is_the_text_that_was_given(key: str, name: str) -> None:
     [
         ("resume=null", None),
         ("images=5", 5),
+        ("detections=12", 12),
         ("source='a b'", "a b"),
         ('source="a,b"', "a,b"),
         ("source=a\\,b", "a,b"),
