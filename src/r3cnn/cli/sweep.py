@@ -143,10 +143,12 @@ def returned(jobs: Sequence[Job], failures: Mapping[Path, str], shown_lines: int
 def mask_ap(path: Path) -> float:
     """Mask AP in ``result.json``; 0, the lowest, where it is undefined, since a search needs a number."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"])
-    except (KeyError, TypeError, ValueError) as error:
-        log.warning("%s has no mask AP, which counts as 0 in a search: %r", path, error)
-        return 0.0
+        value = json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"]
+    except (KeyError, TypeError, ValueError):  # of another version of r3cnn
+        value = None
+    if value is None:
+        log.warning("%s has no mask AP, which counts as 0 in a search", path)
+    return float(value or 0.0)
 
 
 def tail(path: Path, count: int) -> str:
