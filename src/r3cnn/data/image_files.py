@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path, PureWindowsPath
 
 DIGITS = re.compile(r"\d+")
-MOST_COMPARED = 20_000
-"""Names in a folder; among more, a similar one is not looked for."""
+MOST_COMPARED, COMPARISONS = 20_000, 5
+"""Names in a folder, among more of which a similar one is not looked for; and missing files for which it is."""
 
 
 class ImageFolder:
@@ -24,6 +24,8 @@ class ImageFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listed: dict[str, dict[str, str]] = {}
+        self._by_looks: dict[str, dict[str, str]] = {}
+        self._comparisons = COMPARISONS
         self._places = {os.path.abspath(folder), os.path.realpath(folder)}
 
     def find(self, name: str) -> str:
@@ -83,16 +85,16 @@ class ImageFolder:
     def _similar(self, path: str) -> str:
         """A hint at the file that may be meant, in which characters that look alike are told apart."""
         folder, name = os.path.split(path)
-        digits = DIGITS.findall(name)
-        by_looks = {
-            _looks(one): one
-            for one in (self._names(folder) or self._names("")).values()
-            if digits == DIGITS.findall(one)
-        }
-        looks = _looks(name)
+        folder = folder if self._names(folder) else ""
+        if folder not in self._by_looks:
+            self._by_looks[folder] = {_looks(one): one for one in self._names(folder).values()}
+        by_looks, looks = self._by_looks[folder], _looks(name)
         close = [looks] if looks in by_looks else []
-        if not close and len(by_looks) <= MOST_COMPARED:
-            close = get_close_matches(looks, by_looks, n=1, cutoff=0.8)
+        if not close and len(by_looks) <= MOST_COMPARED and self._comparisons > 0:
+            self._comparisons -= 1  # each takes long, and the first ones tell what is wrong
+            digits = DIGITS.findall(looks)
+            alike = [one for one in by_looks if DIGITS.findall(one) == digits]
+            close = get_close_matches(looks, alike, n=1, cutoff=0.8)
         if not close:
             return "" if self._folder.is_dir() else ", which is no folder"
         found = by_looks[close[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -93,3 +94,13 @@ def test_an_absolute_path_outside_is_refused_even_where_it_begins_like_the_folde
 def test_a_missing_file_is_told_from_one_that_looks_alike(folder: Path, name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         ImageFolder(folder).find(name)
+
+
+def test_a_folder_that_lacks_thousands_of_images_is_told_in_seconds(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"photo of day {number:08d}.png").touch()
+    folder, start = ImageFolder(tmp_path), time.process_time()
+    for number in range(2000):
+        with pytest.raises(ValueError, match="is not in"):
+            folder.find(f"foto of day {number:08d}.jpg")
+    assert time.process_time() - start < 10
