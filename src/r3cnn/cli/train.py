@@ -102,6 +102,8 @@ def train(config: DictConfig, output_dir: Path) -> None:
         check_average(resume, trainer)
     if resume is None and config.init is None:
         module.model.backbone.fetch_weights()
+    # Lightning opens its files before any callback has its turn.
+    _cut_logs(trainer, TensorBoardLogger, 0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     _report_early_stop(trainer)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
@@ -143,7 +145,7 @@ def _begin(
         if path.is_file() and path.resolve() != (resume and resume.resolve()):
             path.unlink()
     save_config(plain(config), output_dir / CONFIG_FILE)
-    _cut_logs(trainer, step)
+    _cut_logs(trainer, CsvLogger, step)
 
 
 def resume_path(resume: str | None, output_dir: Path) -> Path | None:
@@ -218,8 +220,8 @@ def _report_early_stop(trainer: lightning.Trainer) -> None:
             log.info("stopped early: %s", callback.stopping_reason_message)
 
 
-def _cut_logs(trainer: lightning.Trainer, step: int) -> None:
+def _cut_logs(trainer: lightning.Trainer, kind: type[CsvLogger | TensorBoardLogger], step: int) -> None:
     """Drops what an earlier run in the same folder wrote from ``step`` on."""
     for logger in trainer.loggers:
-        if isinstance(logger, CsvLogger | TensorBoardLogger):
+        if isinstance(logger, kind):
             logger.keep_rows_before(step)
