@@ -83,7 +83,8 @@ def draw_roi_statistics(report: RoiReport, path: Path) -> None:
         _positive_bars(sizes, per_size, report["images"], list(next(iter(per_size.values()))))
         dress(sizes, "positives per image, by object size")
         _positive_bars(classes, per_class, report["images"], _largest(per_class))
-        classes.tick_params(axis="x", labelrotation=30)
+        for label in classes.get_xticklabels():  # long names end at their bars, so that they do not overlap
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
         dress(classes, "positives per image, by class")
 
 
