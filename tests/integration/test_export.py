@@ -183,14 +183,14 @@ def test_a_torch_program_finds_what_the_network_finds_without_this_package(
         (("proposals=0",), "proposals must be a whole number > 0, or null for as trained, got 0"),
         (("output=null",), "output is None: the path of a file or folder is needed"),
         (("checkpoint=null",), "checkpoint is None: the path"),
-        (("example=[a,b]",), "example is .*: the path"),
+        (("example=[a,b]",), r"example=.*\[a,b\]: no such image or folder"),
         (("eval_heads=first",), r"eval_heads must be a list of head indices such as .*, got 'first'"),
         (("trusted_packages=5",), "trusted_packages is 5: names of packages"),
         (("image_size=[96,-1]",), "image_size must be .height, width., whole numbers > 0 in pixels"),
         (("image_size=96",), "image_size must be .height, width., whole numbers > 0 in pixels, got 96"),
         (("proposals=2", "detections=7"), "detections=7 are more than 2 proposals times 3 classes"),
         (("eval_loops=0",), "eval_loops must be a whole number >= 1"),
-        (("example=absent.jpg",), "absent.jpg: no such image or folder"),
+        (("example=absent.jpg",), "example=.*absent.jpg: no such image or folder"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(

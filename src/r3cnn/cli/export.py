@@ -101,7 +101,7 @@ def describe(model: RCNN, info: CheckpointInfo, sizes: FixedSizes) -> dict[str, 
 
 def example_images(source: Path | None, limit: Size, reader: ImageReader) -> Iterator[Tensor]:
     """(3, h, w) uint8 images as large as ``limit`` allows: those of ``source``, or drawn shapes."""
-    files = [] if source is None else image_files(source, is_recursive=False)
+    files = [] if source is None else image_files(source, is_recursive=False, key="example")
     for image in drawn_images() if source is None else map(reader, files):
         height, width = image.shape[-2:]
         scale = min(limit[0] / height, limit[1] / width)

@@ -96,13 +96,16 @@ def sources_of(source: object) -> list[Path]:
     return [Path(os.path.abspath(Path(str(one)).expanduser())) for one in given]
 
 
-def image_files(source: object, *, is_recursive: bool, leave_out: Path | None = None) -> list[Path]:
+def image_files(
+    source: object, *, is_recursive: bool, leave_out: Path | None = None, key: str = "source"
+) -> list[Path]:
     """The images that ``source`` names, and those in the folders that it names, each once.
 
     Args:
         source: A path or a list of them.
         is_recursive: Whether folders in folders are looked through.
         leave_out: Folder that is not, because pictures are drawn into it.
+        key: What the setting is called.
 
     Raises:
         FileNotFoundError: If one of them is not there, or is a folder without an image.
@@ -112,14 +115,14 @@ def image_files(source: object, *, is_recursive: bool, leave_out: Path | None = 
     for path in sources_of(source):
         if not path.is_dir():
             if not path.exists():
-                raise FileNotFoundError(f"source={path}: no such image or folder")
+                raise FileNotFoundError(f"{key}={path}: no such image or folder")
             found.append(path)
             continue
         inside = [one for one in find_images(path, recursive=is_recursive) if leave_out not in one.parents]
         if not inside:
             below = 0 if is_recursive else len(find_images(path, recursive=True))
             hint = f"; recursive=true takes the {below} in its sub-folders" if below else ""
-            raise FileNotFoundError(f"source={path}: the folder holds no image{hint}")
+            raise FileNotFoundError(f"{key}={path}: the folder holds no image{hint}")
         found += inside
     return list(dict.fromkeys(found))
 
