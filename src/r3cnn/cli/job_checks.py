@@ -63,7 +63,7 @@ SHARES_OR_NONE = ("trainer.limit_val_batches", "trainer.overfit_batches")
 ON_ONE_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}  # for the check, wherever it runs
 LARGEST_CLOCK = 60**4  # YAML reads 12:00:00:00 without quotes as a number to the base of 60
 METRICS = ("val/mask_ap", "val/box_ap", "train/loss")
-UNKNOWN_CLASSES = ["unknown"]  # until the annotations are read
+UNKNOWN_CLASS = "unknown"  # until the annotations are read
 LOOP_LISTS = {"heads": int, "eval_heads": int, "iou_thresholds": float, "loss_weights": float}
 
 
@@ -78,7 +78,9 @@ def check_job(config: DictConfig) -> None:
     """
     config = copy.deepcopy(config)
     if OmegaConf.select(config, "data.classes") is None:  # they come from the annotations, which are not read yet
-        OmegaConf.update(config, "data.classes", UNKNOWN_CLASSES)
+        OmegaConf.update(config, "data.classes", [UNKNOWN_CLASS])
+        _check_whole("num_classes", config.num_classes, 1)
+        OmegaConf.update(config, "data.classes", [f"{UNKNOWN_CLASS}{n}" for n in range(config.num_classes)])
     try:
         _check_numbers(config)
         _check_devices(OmegaConf.select(config, "trainer.devices"))
@@ -275,7 +277,7 @@ def _check_monitors(config: DictConfig, network: RCNN) -> None:
         monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
         if not isinstance(callback, EarlyStopping | ModelCheckpoint) or monitor is None:
             continue
-        has_unknown_class = monitor.startswith("val/class/") and list(config.data.classes) == UNKNOWN_CLASSES
+        has_unknown_class = monitor.startswith("val/class/") and config.data.classes[0] == f"{UNKNOWN_CLASS}0"
         if monitor not in names and knows_all and not has_unknown_class:
             raise ValueError(
                 f"callbacks.{key}.monitor is {monitor!r}, which nothing logs: {_choice(monitor, [*names], METRICS)}"

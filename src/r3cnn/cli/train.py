@@ -204,7 +204,9 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
     )
     network = build_model(model, trusted=None)
     if network.num_classes != len(info.classes):
-        raise ValueError(f"the network has {network.num_classes} classes, the data set {len(info.classes)}")
+        raise ValueError(
+            f"num_classes is {network.num_classes}: the data set has {len(info.classes)} classes, as many are needed"
+        )
     if config.compile:
         compile_network(network)
     metric = None if data.val is None else build_metric(plain(config.evaluation), data)

@@ -45,6 +45,9 @@ def test_a_run_that_can_work_passes_though_its_data_are_not_there_and_nothing_ab
 def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
     files = ("data.train.images=a", "data.train.annotations=a.json", "data.val.images=b", "data.val.annotations=b.json")
     check_job(demo("data=custom", *files))
+    check_job(demo("data=custom", *files, "num_classes=3"))
+    with pytest.raises(ValueError, match="num_classes is 0: a whole number >= 1"):
+        check_job(demo("data=custom", *files, "num_classes=0"))
     with pytest.raises(ValueError, match=r"data\.val\.annotations"):
         check_job(demo("data=custom", *files[:3]))
 
