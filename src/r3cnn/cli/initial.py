@@ -97,6 +97,9 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], max_epoch
     model, weights = module.model, shapes_of(weights_in(content))
     _check_classes(path, source, module.info, "resume")
     _check_normalisation(path, source, module.info, "resume")
+    theirs, ours = (each.preprocessing.image_range for each in (source, module.info))
+    if theirs != ours:
+        raise ValueError(f"resume={path} learnt from grey values in data.image_range={theirs}, this run has {ours}")
     run = content.get(RUN)
     if run is None:
         raise ValueError(f"resume={path} was written by an older r3cnn: init={path} starts a new run from its weights")
