@@ -1,4 +1,4 @@
-"""Scoring of detections against ground truth, beside pycocotools on the same detections."""
+"""``r3cnn bench coco_eval``: detections to box and mask AP, beside pycocotools on the same detections."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,38 +16,15 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from r3cnn.batch import Batch, Example
+from r3cnn.benchmarks.harness import Row, take_turns
 from r3cnn.benchmarks.masks import draw_masks
-from r3cnn.benchmarks.rows import Row
-from r3cnn.benchmarks.timing import take_turns
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.paste import paste_and_encode
-from r3cnn.evaluation.records import ResultEntry
 from r3cnn.structures import Detections, InstanceMasks, Size, Target
 
-OURS, PEER = "ours", "pycocotools"
-TOLERANCE = 1e-12
+OURS, BASELINE = "ours", "pycocotools"
+TOLERANCE = 2e-12
 JITTER = 0.1  # of a box's side: detections overlap their object by some 0.7 in the mean
-
-
-@dataclass(frozen=True)
-class EvalWorkload:
-    """What is scored.
-
-    Attributes:
-        images: Images.
-        image_size: (height, width) in pixels of each.
-        classes: Classes, drawn evenly.
-        objects: Objects per image.
-        detections: Detections per image, at least as many as objects; the further ones miss.
-        seed: Of everything drawn.
-    """
-
-    images: int
-    image_size: Size
-    classes: int
-    objects: int
-    detections: int
-    seed: int
 
 
 def coco_eval_rows(
@@ -62,41 +38,60 @@ def coco_eval_rows(
     warmups: int,
     seed: int,
 ) -> list[Row]:
-    """Time from collected detections to box and mask AP; arguments as in `EvalWorkload`, and rounds.
+    """Time from collected detections to box and mask AP.
+
+    Args:
+        images: Images.
+        image_size: (height, width) in pixels of each.
+        classes: Classes, drawn evenly.
+        objects: Objects per image.
+        detections: Detections per image, at least as many as objects; the further ones miss.
+        repetitions: Rounds that count.
+        warmups: Rounds before them.
+        seed: Of everything drawn.
 
     Raises:
         ValueError: If there are fewer detections than objects.
-        ArithmeticError: If the two AP differ by more than 1e-12, since the times would then be of something else.
+        ArithmeticError: If the two AP differ, since the times would then be of something else.
     """
     if detections < objects:
         raise ValueError(f"detections must be at least objects, got {detections} and {objects}")
-    workload = EvalWorkload(images, (int(image_size[0]), int(image_size[1])), classes, objects, detections, seed)
+    size = (int(image_size[0]), int(image_size[1]))
+    generator = torch.Generator().manual_seed(seed)
+    annotations: list[dict[str, object]] = []
+    found = []
+    for image_id in range(1, images + 1):
+        masks, boxes = draw_masks(detections, size, seed + image_id)
+        labels = torch.randint(classes, (detections,), generator=generator)
+        truth = _annotations(masks[:objects], boxes[:objects], labels, size, image_id)
+        annotations += [{"id": len(annotations) + number, **one} for number, one in enumerate(truth, start=1)]
+        found.append(_near(masks, boxes, labels, size, generator))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "instances.json"
-        found = _write_truth(workload, path)
-        metric = CocoAP(path, range(1, classes + 1))
-        for number, one in enumerate(found, start=1):
-            metric.update(_batch(number, workload.image_size), [[one]])
+        file = Path(folder) / "instances.json"
+        records = [{"id": image_id, "height": size[0], "width": size[1]} for image_id in range(1, images + 1)]
+        categories = [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
+        file.write_text(json.dumps({"images": records, "categories": categories, "annotations": annotations}))
+        metric = CocoAP(file, range(1, classes + 1))
+        for image_id, one in enumerate(found, start=1):
+            metric.update(_batch(image_id, size), [[one]])
         with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO(str(path))
+            coco = COCO(str(file))
     entries = metric.compute().detections
 
     def ours() -> float:
         metrics = metric.compute().metrics
         return (metrics["box"]["ap"] or 0.0) + (metrics["mask"]["ap"] or 0.0)
 
-    calls = {OURS: ours, PEER: lambda: _peer(truth, entries)}
-    measured = take_turns(calls, repetitions=repetitions, warmups=warmups, device=torch.device("cpu"))
-    if abs(measured[OURS].outcome - measured[PEER].outcome) > 2 * TOLERANCE:
-        raise ArithmeticError(
-            f"sums of box and mask AP differ: { {name: one.outcome for name, one in measured.items()} }"
-        )
-    name = f"box and mask AP of {images} images with {detections} detections: {OURS} / {PEER}"
-    return [Row(name, measured[OURS].seconds, measured[PEER].seconds, None, False)]
+    calls = {OURS: ours, BASELINE: lambda: _pycocotools(coco, entries)}
+    turns = take_turns(calls, repetitions=repetitions, warmups=warmups)
+    if abs(turns.outcomes[OURS] - turns.outcomes[BASELINE]) > TOLERANCE:
+        raise ArithmeticError(f"sums of box and mask AP differ: {turns.outcomes}")
+    title = f"box and mask AP of {images} images with {detections} detections: {OURS} / {BASELINE}"
+    return [turns.row(title, OURS, BASELINE)]
 
 
-def _peer(truth: COCO, entries: Sequence[ResultEntry]) -> float:
-    """Sum of box and mask AP by pycocotools, from entries of a results file."""
+def _pycocotools(truth: COCO, entries: Sequence[Mapping[str, object]]) -> float:
+    """Sum of box and mask AP, from entries of a results file."""
     total = 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         results = truth.loadRes([dict(entry) for entry in entries])
@@ -109,36 +104,23 @@ def _peer(truth: COCO, entries: Sequence[ResultEntry]) -> float:
     return total
 
 
-def _write_truth(workload: EvalWorkload, path: Path) -> list[Detections]:
-    """Writes an annotation file and gives detections near its objects, and others elsewhere."""
-    generator = torch.Generator().manual_seed(workload.seed)
-    height, width = workload.image_size
-    annotations: list[dict[str, object]] = []
-    found = []
-    for image_id in range(1, workload.images + 1):
-        masks, boxes = draw_masks(workload.detections, workload.image_size, workload.seed + image_id)
-        labels = torch.randint(workload.classes, (workload.detections,), generator=generator)
-        codes = paste_and_encode(masks[: workload.objects], boxes[: workload.objects], workload.image_size)
-        for counts, area, label in zip(codes.counts, codes.areas.tolist(), labels.tolist(), strict=False):
-            code = {"size": [height, width], "counts": counts}
-            one = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1, "iscrowd": 0}
-            one |= {"bbox": coco_mask.toBbox(code).tolist(), "area": area}
-            annotations.append({**one, "segmentation": {**code, "counts": counts.decode("ascii")}})
-        found.append(_near(masks, boxes, labels, workload, generator))
-    images = [{"id": number, "height": height, "width": width} for number in range(1, workload.images + 1)]
-    categories = [{"id": number, "name": str(number)} for number in range(1, workload.classes + 1)]
-    content = {"images": images, "categories": categories, "annotations": annotations}
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return found
+def _annotations(masks: Tensor, boxes: Tensor, labels: Tensor, size: Size, image_id: int) -> list[dict[str, object]]:
+    """Objects of an image, without their ids."""
+    rles = paste_and_encode(masks, boxes, size)
+    annotations = []
+    for counts, area, label in zip(rles.counts, rles.areas.tolist(), labels.tolist(), strict=False):
+        rle = {"size": list(size), "counts": counts}
+        segmentation = {**rle, "counts": counts.decode("ascii")}
+        one = {"image_id": image_id, "category_id": label + 1, "iscrowd": 0, "bbox": coco_mask.toBbox(rle).tolist()}
+        annotations.append({**one, "area": area, "segmentation": segmentation})
+    return annotations
 
 
-def _near(
-    masks: Tensor, boxes: Tensor, labels: Tensor, workload: EvalWorkload, generator: torch.Generator
-) -> Detections:
+def _near(masks: Tensor, boxes: Tensor, labels: Tensor, size: Size, generator: torch.Generator) -> Detections:
+    """Detections whose boxes lie a little beside those of the objects, with random scores."""
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    limit = torch.tensor(workload.image_size).flip(0).repeat(2)
     moved = boxes + torch.randn(boxes.shape, generator=generator) * sides * JITTER
-    moved = torch.minimum(moved.clamp(min=0), limit)
+    moved = torch.minimum(moved.clamp(min=0), torch.tensor(size).flip(0).repeat(2))
     moved[:, 2:] = torch.maximum(moved[:, 2:], moved[:, :2] + 1)
     scores = torch.rand(len(boxes), generator=generator).sort(descending=True).values
     return Detections(moved, scores, labels, masks, scores)

@@ -1,74 +1,50 @@
 """An annotation file of the size of COCO's training set, drawn from a seed.
 
-Lengths are those of ``instances_train2017.json``: 118,287 images with the fields of COCO, 860,001 annotations, about
-500 bytes each; 23 corners per object on average, one object in ten in two parts, one annotation in 85 a crowd with
-uncompressed run lengths.
+Lengths are those of ``instances_train2017.json``: about 500 bytes for each annotation with the fields of COCO, 23
+corners per object on average, one object in ten in two parts, one annotation in 85 a crowd with uncompressed run
+lengths.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 HEIGHT, WIDTH = 480, 640
-NUM_CLASSES = 80
-DIFFERENT_SHAPES = 4096
-"""Objects are drawn from so many outlines: to write millions of different numbers would take minutes."""
-
+CLASS_NAMES = tuple(f"class {number}" for number in range(80))
+NUM_SHAPES, NUM_CROWDS = 4096, 16  # drawn again and again: to write millions of different numbers would take minutes
 CORNERS_LOG_MEAN, CORNERS_LOG_SPREAD, CORNERS_RANGE = 2.85, 0.75, (4, 200)
-IN_TWO_PARTS, CROWDS = 0.1, 1 / 85
-CROWD_RUNS = 120
+TWO_PARTS_SHARE, CROWD_SHARE, CROWD_RUNS = 0.1, 1 / 85, 120
 
 
-@dataclass(frozen=True)
-class IndexSize:
-    """How much stands in the file.
-
-    Attributes:
-        images: Number of images.
-        annotations: Number of annotations.
-        seed: Of everything drawn, >= 0.
-    """
-
-    images: int
-    annotations: int
-    seed: int
-
-
-def class_names() -> tuple[str, ...]:
-    """Names of the categories, in the order of their ids."""
-    return tuple(f"class {number}" for number in range(NUM_CLASSES))
-
-
-def write_coco_sized(file: Path, size: IndexSize) -> None:
-    """Writes a sound COCO file; the same size gives the same bytes.
+def write_coco_sized(file: Path, images: int, annotations: int, seed: int) -> None:
+    """Writes a sound COCO file; the same arguments give the same bytes.
 
     Raises:
-        ValueError: For a file without an image, or a seed below 0.
+        ValueError: For a file without an image, or a number below 0.
     """
-    if size.images < 1 or size.annotations < 0 or size.seed < 0:
-        raise ValueError(f"{size}: at least one image, and no number below 0")
-    random = np.random.default_rng(size.seed)
-    shapes = [_shape(random) for _ in range(min(DIFFERENT_SHAPES, size.annotations))]
-    crowds = [_crowd(random) for _ in range(16)]
-    choice = random.integers(max(len(shapes), 1), size=size.annotations).tolist()
-    is_crowd = (random.random(size.annotations) < CROWDS).tolist()
-    image_ids = (random.integers(size.images, size=size.annotations) * 3 + 9).tolist()
-    classes = random.integers(1, NUM_CLASSES + 1, size=size.annotations).tolist()
+    if images < 1 or min(annotations, seed) < 0:
+        raise ValueError(f"images must be >= 1, annotations and seed >= 0, got {images}, {annotations} and {seed}")
+    random = np.random.default_rng(seed)
+    shapes = [_shape(random) for _ in range(NUM_SHAPES)]
+    crowds = [_crowd(random) for _ in range(NUM_CROWDS)]
+    choices = random.integers(NUM_SHAPES, size=annotations).tolist()
+    is_crowd = (random.random(annotations) < CROWD_SHARE).tolist()
+    image_ids = (random.integers(images, size=annotations) * 3 + 9).tolist()
+    labels = random.integers(len(CLASS_NAMES), size=annotations).tolist()
+    categories = [{"supercategory": "thing", "id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
+    rows = enumerate(zip(choices, is_crowd, image_ids, labels, strict=True), start=1)
     with file.open("w", encoding="utf-8") as stream:
-        stream.write('{"info": {"description": "drawn"}, "licenses": [], "images": [')
-        stream.write(", ".join(_image(number * 3 + 9) for number in range(size.images)))
+        stream.write(f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)}, "images": [')
+        stream.write(", ".join(_image(number * 3 + 9) for number in range(images)))
         stream.write('], "annotations": [')
-        rows = zip(choice, is_crowd, image_ids, classes, strict=True)
-        for number, (shape, crowded, image_id, category) in enumerate(rows):
-            body = crowds[shape % len(crowds)] if crowded else shapes[shape]
-            stream.write(", " if number else "")
-            stream.write(f'{{{body}, "image_id": {image_id}, "category_id": {category}, "id": {number + 1}}}')
-        categories = [{"supercategory": "thing", "id": i + 1, "name": name} for i, name in enumerate(class_names())]
-        stream.write(f'], "categories": {json.dumps(categories)}}}')
+        for number, (choice, is_one, image_id, label) in rows:
+            body = crowds[choice % NUM_CROWDS] if is_one else shapes[choice]
+            stream.write(", " if number > 1 else "")
+            stream.write(f'{body[:-1]}, "image_id": {image_id}, "category_id": {label + 1}, "id": {number}}}')
+        stream.write("]}")
 
 
 def _image(image_id: int) -> str:
@@ -81,10 +57,10 @@ def _image(image_id: int) -> str:
 
 
 def _shape(random: np.random.Generator) -> str:
-    """Outline, area and box of an object, as the inside of a JSON object."""
+    """Outline, area and box of an object."""
     sides = random.uniform(20, 220, 2)
     corner = random.uniform(0, 1, 2) * (np.array([WIDTH, HEIGHT]) - sides)
-    num_parts = 1 + int(random.random() < IN_TWO_PARTS)
+    num_parts = 1 + int(random.random() < TWO_PARTS_SHARE)
     polygons = []
     for part in range(num_parts):
         count = int(np.clip(random.lognormal(CORNERS_LOG_MEAN, CORNERS_LOG_SPREAD) / num_parts, *CORNERS_RANGE))
@@ -95,12 +71,12 @@ def _shape(random: np.random.Generator) -> str:
         polygons.append(points.round(2).reshape(-1).tolist())
     box = [round(float(value), 2) for value in (*corner, *sides)]
     area = round(float(sides.prod()) / 2, 4)
-    return f'"segmentation": {json.dumps(polygons)}, "area": {area}, "iscrowd": 0, "bbox": {json.dumps(box)}'
+    return json.dumps({"segmentation": polygons, "area": area, "iscrowd": 0, "bbox": box})
 
 
 def _crowd(random: np.random.Generator) -> str:
     """Run lengths, area and box of a crowd over the whole image."""
     cuts = np.sort(random.choice(HEIGHT * WIDTH, CROWD_RUNS, replace=False))
     counts = np.diff([0, *cuts, HEIGHT * WIDTH]).tolist()
-    runs = json.dumps({"counts": counts, "size": [HEIGHT, WIDTH]})
-    return f'"segmentation": {runs}, "area": {sum(counts[1::2])}, "iscrowd": 1, "bbox": [0, 0, {WIDTH}, {HEIGHT}]'
+    runs, box = {"counts": counts, "size": [HEIGHT, WIDTH]}, [0, 0, WIDTH, HEIGHT]
+    return json.dumps({"segmentation": runs, "area": sum(counts[1::2]), "iscrowd": 1, "bbox": box})

@@ -6,12 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 
 from r3cnn.batch import Batch
-from r3cnn.benchmarks.timing import take_turns
+from r3cnn.benchmarks.harness import quartiles, take_turns
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.protocol import Stats
@@ -99,37 +100,13 @@ class Subject:
             return self.under(setting).detect(pixels, batch.sizes)
 
 
-@dataclass(frozen=True)
-class Point:
-    """What a setting gives and costs.
-
-    Attributes:
-        setting: The setting.
-        time: ``seconds_per_image``; ``ratio`` to the first setting, with quartiles ``ratio_low`` and ``ratio_high``.
-        box: Figures of the boxes after the last loop.
-        mask: Figures of the masks.
-    """
-
-    setting: Setting
-    time: Stats
-    box: Stats
-    mask: Stats
-
-    def to_dict(self) -> dict[str, object]:
-        """An entry of ``speed.json``."""
-        return {
-            "curve": self.setting.curve,
-            "label": self.setting.label,
-            **self.time,
-            "box": self.box,
-            "mask": self.mask,
-        }
-
-
 def measure(
     subject: Subject, settings: Sequence[Setting], batches: Iterable[Batch], metrics: Sequence[CocoAP], timing: Timing
-) -> list[Point]:
-    """AP and time of every setting; all of them take turns at every batch, so whatever disturbs meets them alike.
+) -> list[dict[str, object]]:
+    """AP and time of every setting, as in ``speed.json``; all of them take turns at every batch.
+
+    Each has ``seconds_per_image``, the ``ratio`` of its time to that of the first setting with the quartiles
+    ``ratio_low`` and ``ratio_high``, and the figures of boxes and masks after the last loop.
 
     Args:
         subject: The network.
@@ -144,8 +121,13 @@ def measure(
     for batch in batches:
         found: dict[str, list[Detections]] = {}
         moved = batch.to(timing.device)
-        calls = {setting.name: _call(subject, setting, moved, found) for setting in settings}
-        measured = take_turns(
+
+        def run(setting: Setting, moved: Batch = moved, found: dict[str, list[Detections]] = found) -> float:
+            found[setting.name] = subject.detect(setting, moved)
+            return float(sum(map(len, found[setting.name])))
+
+        calls = {setting.name: partial(run, setting) for setting in settings}
+        turns = take_turns(
             calls,
             repetitions=timing.repetitions,
             warmups=timing.warmups,
@@ -153,27 +135,22 @@ def measure(
             clock=CLOCKS[timing.clock],
         )
         for setting, own, metric in zip(settings, seconds, metrics, strict=True):
-            own.append(measured[setting.name].seconds / len(batch))
+            own.append(turns.median(setting.name) / len(batch))
             metric.update(batch, [found[setting.name]])
     results = [metric.compute().metrics for metric in metrics]
     return [
-        Point(setting, _compared(own, seconds[0]), result["box"], result["mask"])
+        {
+            "curve": setting.curve,
+            "label": setting.label,
+            **_compared(own, seconds[0]),
+            "box": result["box"],
+            "mask": result["mask"],
+        }
         for setting, own, result in zip(settings, seconds, results, strict=True)
     ]
 
 
-def _call(subject: Subject, setting: Setting, batch: Batch, found: dict[str, list[Detections]]) -> Callable[[], float]:
-    """Detects in a batch, leaves the outcome in ``found`` and counts it."""
-
-    def call() -> float:
-        found[setting.name] = subject.detect(setting, batch)
-        return float(sum(map(len, found[setting.name])))
-
-    return call
-
-
 def _compared(own: Sequence[float], first: Sequence[float]) -> Stats:
     """Medians over the batches: seconds per image, and their ratio to the first setting with its quartiles."""
-    ratios = [mine / other for mine, other in zip(own, first, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    low, middle, high = quartiles([mine / other for mine, other in zip(own, first, strict=True)])
     return {"seconds_per_image": statistics.median(own), "ratio": middle, "ratio_low": low, "ratio_high": high}

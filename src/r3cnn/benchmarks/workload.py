@@ -1,9 +1,10 @@
-"""Images and ground truth to time networks on: drawn from a seed, so that nothing has to be read or fetched."""
+"""Images, ground truth and proposals to time networks on, drawn from a seed: nothing has to be read or fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +12,49 @@ from torch import Tensor
 from r3cnn.ops.images import normalize_images
 from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
 
-SMALLEST_SIDE, LARGEST_SIDE = 0.1, 0.5  # of an object, as parts of the image's short side
+Precision = Literal["fp32", "bf16"]
+OBJECT_SIDES = (0.1, 0.5)  # as parts of the image's short side
+PROPOSAL_SIDES = (0.05, 0.6)  # of proposals away from objects, as parts of the image's sides
+NEAR_SHARE = 0.5  # of the proposals that lie on a ground truth, more than any sampler takes as positives
+JITTER = 0.03  # of an object's side: an IoU of 0.89 or more, so positive in every loop of the paper
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a network runs on.
+
+    Attributes:
+        precision: ``fp32``, or ``bf16`` for autocast to bfloat16.
+        batch_size: Images.
+        image_size: Size of each in pixels.
+        objects: Ground truths per image.
+        num_classes: K, foreground classes.
+
+    Raises:
+        ValueError: For an unknown precision, or a batch or an image without anything in it.
+    """
+
+    precision: Precision
+    batch_size: int
+    image_size: Size
+    objects: int
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
+        if min(self.batch_size, self.objects, self.num_classes, *self.image_size) < 1:
+            raise ValueError(f"batch_size, objects, num_classes and image_size must be >= 1, got {self}")
+
+    @property
+    def name(self) -> str:
+        """For the rows."""
+        height, width = self.image_size
+        return f"{self.precision}, {self.batch_size} x {width}x{height}"
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        """What a network runs under."""
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -40,62 +83,39 @@ class Workload:
     def normalized(self) -> Tensor:
         """(B, 3, H, W) float32 network input."""
         height, width = self.size
-        images = list(self.images[:, :, :height, :width])
-        return normalize_images(images, canvas_of(self.size), self.mean, self.std)
+        return normalize_images(list(self.images[:, :, :height, :width]), canvas_of(self.size), self.mean, self.std)
 
 
 def draw_workload(
-    *,
-    batch_size: int,
-    size: Size,
-    objects: int,
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    device: torch.device,
+    case: Case, *, mean: tuple[float, ...], std: tuple[float, ...], seed: int, device: torch.device
 ) -> Workload:
-    """Noise with ellipses on it.
-
-    Args:
-        batch_size: Images.
-        size: Size of every image in pixels.
-        objects: Ellipses per image.
-        num_classes: K; every ellipse gets a random label in [0, K).
-        mean: Of each channel, in [0, 255].
-        std: Of each channel, in [0, 255].
-        seed: Of everything drawn.
-        device: Where the batch lies.
-
-    Raises:
-        ValueError: For a batch or an image without anything in it.
-    """
-    if min(batch_size, objects, *size) < 1:
-        raise ValueError(f"batch_size, objects and image_size must be >= 1, got {batch_size}, {objects}, {list(size)}")
+    """Noise with ellipses of random labels on it; arguments as the attributes of `Workload`."""
     generator = torch.Generator().manual_seed(seed)
-    canvas = canvas_of(size)
-    images = torch.zeros(batch_size, 3, *canvas, dtype=torch.uint8)
-    images[:, :, : size[0], : size[1]] = torch.randint(256, (batch_size, 3, *size), generator=generator)
+    size, canvas = case.image_size, canvas_of(case.image_size)
+    images = torch.zeros(case.batch_size, 3, *canvas, dtype=torch.uint8)
+    images[:, :, : size[0], : size[1]] = torch.randint(256, (case.batch_size, 3, *size), generator=generator)
     targets = []
     for image in images:
         crops, corners, labels = [], [], []
-        for _ in range(objects):
+        for _ in range(case.objects):
             crop, (x, y) = _ellipse(size, generator)
             area = image[:, y : y + crop.shape[0], x : x + crop.shape[1]]
             area[:, crop.bool()] = torch.randint(256, (3, 1), generator=generator).to(torch.uint8)
             crops.append(crop)
             corners.append((x, y))
-            labels.append(int(torch.randint(num_classes, (), generator=generator)))
-        targets.append(_target(crops, corners, labels, canvas).to(device))
-    return Workload(images.to(device), size, tuple(targets), tuple(mean), tuple(std))
+            labels.append(int(torch.randint(case.num_classes, (), generator=generator)))
+        boxes = [(x, y, x + crop.shape[1], y + crop.shape[0]) for crop, (x, y) in zip(crops, corners, strict=True)]
+        masks = InstanceMasks.from_windows(crops, corners, canvas)
+        target = Target(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), masks)
+        targets.append(target.to(device))
+    return Workload(images.to(device), size, tuple(targets), mean, std)
 
 
 def _ellipse(size: Size, generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:
     """(h, w) uint8 mask of an ellipse that fills its window, and the window's upper left corner ``(x, y)``."""
-    shape_share, place = torch.rand(2, 2, generator=generator).tolist()
-    sides = [
-        max(2, round(min(size) * (SMALLEST_SIDE + share * (LARGEST_SIDE - SMALLEST_SIDE)))) for share in shape_share
-    ]
+    shares, place = torch.rand(2, 2, generator=generator).tolist()
+    smallest, largest = OBJECT_SIDES
+    sides = [max(2, round(min(size) * (smallest + share * (largest - smallest)))) for share in shares]
     height, width = (min(side, limit) for side, limit in zip(sides, size, strict=True))
     y, x = int(place[0] * (size[0] - height)), int(place[1] * (size[1] - width))
     rows = (torch.arange(height) + 0.5) / height * 2 - 1
@@ -103,7 +123,28 @@ def _ellipse(size: Size, generator: torch.Generator) -> tuple[Tensor, tuple[int,
     return (rows[:, None] ** 2 + columns[None, :] ** 2 <= 1).to(torch.uint8), (x, y)
 
 
-def _target(crops: Sequence[Tensor], corners: Sequence[tuple[int, int]], labels: Sequence[int], canvas: Size) -> Target:
-    boxes = [(x, y, x + crop.shape[1], y + crop.shape[0]) for crop, (x, y) in zip(crops, corners, strict=True)]
-    masks = InstanceMasks.from_windows(crops, corners, canvas)
-    return Target(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), masks)
+def draw_proposals(workload: Workload, count: int, seed: int) -> Tensor:
+    """(B, count, 4) float32 boxes inside the images: some on the objects, the others anywhere.
+
+    Networks with random weights propose boxes of which hardly one is positive, and how many survive NMS is a matter of
+    chance; with these, RoIs and positives are equally many on both sides of a comparison.
+
+    Args:
+        workload: Images and ground truth.
+        count: Proposals per image.
+        seed: Of everything drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    height, width = workload.size
+    image = torch.tensor([width, height], dtype=torch.float32)
+    smallest, largest = PROPOSAL_SIDES
+    near = round(count * NEAR_SHARE)
+    boxes = []
+    for target in workload.targets:
+        own = target.boxes.cpu()[torch.arange(near) % len(target)]
+        sides = (own[:, 2:] - own[:, :2]).repeat(1, 2)
+        jittered = own + JITTER * sides * (torch.rand(near, 1, generator=generator) * 2 - 1)
+        shares = smallest + (largest - smallest) * torch.rand(count - near, 2, generator=generator)
+        corners = torch.rand(count - near, 2, generator=generator) * (1 - shares) * image
+        boxes.append(torch.cat([jittered, torch.cat([corners, corners + shares * image], dim=1)]))
+    return torch.stack(boxes).clamp(min=0).minimum(image.repeat(2)).to(workload.images.device)

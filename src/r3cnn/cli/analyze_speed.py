@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from r3cnn.benchmarks.harness import machine
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
-from r3cnn.benchmarks.timing import machine
 from r3cnn.cli.configs import Config, path_of, plain
 from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
 from r3cnn.cli.parts import build_data, build_metric, checked
@@ -73,7 +73,7 @@ def measured(config: DictConfig) -> Config:
         "repetitions": timing.repetitions,
         "clock": timing.clock,
         "machine": machine(device),
-        "points": [point.to_dict() for point in points],
+        "points": points,
     }
 
 

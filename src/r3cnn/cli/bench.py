@@ -4,138 +4,173 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
+from functools import cache
 
 import torch
+from hydra import compose
 from omegaconf import DictConfig
 
-from r3cnn.benchmarks.coco_run import CocoRun
-from r3cnn.benchmarks.inference import inference_rows
-from r3cnn.benchmarks.loops import loop_rows
+from r3cnn.benchmarks.coco_eval import coco_eval_rows
+from r3cnn.benchmarks.data import data_rows
+from r3cnn.benchmarks.harness import NOISY, Row, machine
+from r3cnn.benchmarks.index import index_rows
+from r3cnn.benchmarks.masks import mask_rows
+from r3cnn.benchmarks.memory import memory_rows as worker_memory_rows
+from r3cnn.benchmarks.networks import INFERENCE, REFERENCE, TRAINING, Bench, compare_networks, memory_rows
 from r3cnn.benchmarks.parts import part_rows
-from r3cnn.benchmarks.real_data import RealData, real_data_rows
-from r3cnn.benchmarks.rows import Row
-from r3cnn.benchmarks.scale import scale_rows
-from r3cnn.benchmarks.setting import Bench
-from r3cnn.benchmarks.timing import machine
-from r3cnn.benchmarks.training import training_rows
-from r3cnn.cli.bench_setting import ALL, bench_of, data_of, pair, sweeps_of, systems_of
+from r3cnn.benchmarks.scale import loop_rows, scale_rows
+from r3cnn.benchmarks.workload import Case
 from r3cnn.cli.configs import Config, plain
-from r3cnn.cli.parts import checked
+from r3cnn.detector import RCNN
 from r3cnn.reporting.console import terminal
-from r3cnn.training.build import instantiate
+from r3cnn.structures import Size
+from r3cnn.training.checkpoint import build_model
 
-FORMATS = ("table", "json")
-MEASURED = "measured"  # figures behind the rows, too many for the screen
+ALL, FORMATS = "all", ("table", "json")
 WIDTH = 160  # of a table that does not go to a terminal
-PartRows = tuple[list[Row], dict[str, object]]
 
 
 def run(config: DictConfig) -> None:
-    """Times the part asked for and prints a table or one JSON object."""
-    known = (ALL, *NETWORK_PARTS, *config.parts)
+    """Times the part asked for and prints a table or one JSON object.
+
+    Raises:
+        ValueError: For a choice that does not exist.
+    """
+    known = (ALL, *NETWORK_PARTS, *OTHER_PARTS)
     for name, allowed in (("format", FORMATS), ("part", known), ("size", tuple(config.sizes))):
         if config[name] not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {config[name]!r}")
-    rows, about = other_rows(config) if config.part in config.parts else network_rows(config)
+    if config.part in OTHER_PARTS:
+        workload = plain(config.parts[config.part])
+        rows, measured = OTHER_PARTS[config.part](**workload), Config()
+        about = {**machine(torch.device("cpu")), "workload": workload}
+    else:
+        rows, measured, about = network_rows(config)
     if config.format == "json":
-        print(json.dumps({"rows": [row.to_dict() for row in rows], "machine": about}, allow_nan=False))
+        about |= {"measured": measured} if measured else {}
+        print(json.dumps({"rows": [asdict(row) for row in rows], "machine": about}, allow_nan=False))
     else:
         print_table(rows, about)
 
 
-def other_rows(config: DictConfig) -> tuple[list[Row], Config]:
-    """Comparisons of a part that needs no network: what ``config.parts`` builds, a list of rows."""
-    settings = plain(config.parts[config.part])
-    workload = {name: value for name, value in settings.items() if name != "_target_"}
-    return rows_of_part(settings, config.part), {**machine(torch.device("cpu")), "workload": workload}
-
-
-def rows_of_part(settings: Config, part: str) -> list[Row]:
-    """The rows that a node of ``config.parts`` builds."""
-    found = checked(instantiate(settings), list, f"parts.{part}")
-    return [checked(row, Row, f"parts.{part}") for row in found]
-
-
-def network_rows(config: DictConfig) -> tuple[list[Row], Config]:
-    """Comparisons of whole networks, of one part or of all; and what was measured behind the rows."""
+def network_rows(config: DictConfig) -> tuple[list[Row], Config, Config]:
+    """Comparisons of whole networks, of one part or of all; the figures behind them, and what they ran on."""
     bench = bench_of(config)
     rows: list[Row] = []
     measured: Config = {}
     for part in NETWORK_PARTS if config.part == ALL else (config.part,):
         found, measured[part] = NETWORK_PARTS[part](bench, config)
         rows += found
-    size = plain(config.sizes[config.size])
-    workload: Config = {"size": config.size, "precision": bench.precisions, "batch_sizes": bench.batch_sizes, **size}
-    return rows, {**machine(bench.device), "workload": workload, MEASURED: measured}
+    workload = {key: plain(config)[key] for key in ("size", "precision", "batch_sizes")}
+    return rows, measured, {**machine(bench.device), "workload": {**workload, **plain(config.sizes[config.size])}}
 
 
-def _train(bench: Bench, config: DictConfig) -> PartRows:
+def bench_of(config: DictConfig) -> Bench:
+    """Networks, batches and how much is run, at the size asked for."""
+    size, data = config.sizes[config.size], experiment_config(REFERENCE, config, ())
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+
+    @cache  # composing takes as long as a step of the smallest networks
+    def model_config(experiment: str, overrides: tuple[str, ...]) -> Config:
+        return plain(experiment_config(experiment, config, overrides).model)
+
+    def build(experiment: str, overrides: Sequence[str]) -> RCNN:
+        torch.manual_seed(config.seed)
+        return build_model(model_config(experiment, tuple(overrides)), trusted=None)
+
+    cases = [
+        Case(precision, images, pair(size.image_size), size.objects, data.num_classes)
+        for precision in config.precision
+        for images in config.batch_sizes
+    ]
+    return Bench(
+        build=build,
+        device=torch.device(device),
+        case=cases[0],
+        cases=cases,
+        mean=tuple(data.data.mean),
+        std=tuple(data.data.std),
+        candidates=size.candidates,
+        repetitions=size.repetitions,
+        warmups=size.warmups,
+        seed=config.seed,
+        own=tuple(size.own_network),
+    )
+
+
+def experiment_config(name: str, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Configuration of an experiment with the overrides of the size asked for, then further ones."""
+    return compose("train", [f"experiment={name}", *config.equal, *config.sizes[config.size].network, *overrides])
+
+
+def systems_of(config: DictConfig) -> list[str]:
+    """Experiments that are put beside Mask R-CNN.
+
+    Raises:
+        ValueError: For a word that stands for none.
+    """
+    if isinstance(config.systems, str) and config.systems != ALL:
+        raise ValueError(f"systems must be a list of experiments or {ALL!r}, got {config.systems!r}")
+    return list(config.all_systems if config.systems == ALL else config.systems)
+
+
+def pair(values: Sequence[int]) -> Size:
+    """(height, width).
+
+    Raises:
+        ValueError: If there are not two of them.
+    """
+    if len(values) != 2:
+        raise ValueError(f"an image size is [height, width], got {list(values)}")
+    return int(values[0]), int(values[1])
+
+
+def _train(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
+    rows, measured = compare_networks(TRAINING, bench, systems_of(config))
     memory = config.sizes[config.size].memory
-    rows, details = training_rows(
-        bench,
-        systems=systems_of(config),
-        memory_shape=replace(bench.shape, batch_size=memory.batch_size, image_size=pair(memory.image_size)),
-        memory_network=list(memory.network),
-    )
-    found, details["real_data"] = _from_files(bench, config)
-    return [*rows, *found], details
+    with_rois = replace(bench, own=(*bench.own, *memory.network))
+    for case in {case.precision: case for case in bench.cases}.values():
+        rows += memory_rows(with_rois, _resized(case, memory))
+    return rows, measured
 
 
-def _from_files(bench: Bench, config: DictConfig) -> tuple[list[Row], str]:
-    """Training steps on images from files, where they are asked for and there; and what became of it."""
-    settings, about = config.sizes[config.size].real_data, data_of(config)
-    if not settings.steps or not about.is_there:
-        return [], about.note if settings.steps else "left out: sizes.*.real_data.steps is 0"
-    split = replace(about.split, limit=settings.limit)
-    data = RealData(split, pair(settings.image_size), settings.workers, settings.steps)
-    effort = replace(bench.effort, repetitions=settings.repetitions, warmups=settings.warmups)
-    bench = replace(bench, effort=effort)
-    return [row for case in bench.cases() for row in real_data_rows(bench, case, data)], about.note
+def _infer(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
+    return compare_networks(INFERENCE, bench, systems_of(config))
 
 
-def _infer(bench: Bench, config: DictConfig) -> PartRows:
-    return inference_rows(bench, systems=systems_of(config), one_image=config.sizes[config.size].one_image)
+def _loops(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
+    return loop_rows(bench, list(config.loops.systems), list(config.loops.counts))
 
 
-def _loops(bench: Bench, config: DictConfig) -> PartRows:
-    loops = config.loops
-    return loop_rows(
-        bench,
-        systems=list(loops.systems),
-        counts=list(loops.counts),
-        iou_thresholds=list(loops.iou_thresholds),
-        loss_weights=list(loops.loss_weights),
-    )
+def _parts(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
+    return part_rows(bench, list(config.step_parts.systems))
 
 
-def _parts(bench: Bench, config: DictConfig) -> PartRows:
-    rows, details = part_rows(bench, systems=list(config.step_parts.systems))
-    details["data"] = data_of(config).note
-    if data_of(config).is_there:
-        rows += rows_of_part({**plain(config.parts.data), **plain(config.sizes[config.size].loading)}, "data")
-    return rows, details
+def _scale(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
+    settings = config.sizes[config.size].scale
+    case = replace(_resized(bench.case, settings), objects=settings.objects)
+    smaller = replace(bench, case=case, own=(*bench.own, *settings.network))
+    return scale_rows(smaller, config.scale.system, plain(settings.sweeps))
 
 
-def _scale(bench: Bench, config: DictConfig) -> PartRows:
-    settings, run = config.sizes[config.size].scale, config.scale.coco_run
-    shape = replace(bench.shape, image_size=pair(settings.image_size), objects=settings.objects)
-    return scale_rows(
-        replace(bench, shape=shape, batch_sizes=(settings.batch_size,), own=(*bench.own, *settings.network)),
-        system=config.scale.system,
-        sweeps=sweeps_of(settings.sweeps),
-        coco_run=CocoRun(run.images, run.epochs, tuple(run.gpus), run.efficiency),
-        steps_file=None if config["from"] is None else Path(config["from"]),
-    )
+def _resized(case: Case, settings: DictConfig) -> Case:
+    return replace(case, batch_size=settings.batch_size, image_size=pair(settings.image_size))
 
 
-NETWORK_PARTS: dict[str, Callable[[Bench, DictConfig], PartRows]] = {
+NETWORK_PARTS: dict[str, Callable[[Bench, DictConfig], tuple[list[Row], object]]] = {
     "train": _train,
     "infer": _infer,
     "loops": _loops,
     "parts": _parts,
     "scale": _scale,
+}
+OTHER_PARTS: dict[str, Callable[..., list[Row]]] = {
+    "masks": mask_rows,
+    "coco_eval": coco_eval_rows,
+    "index": index_rows,
+    "data": data_rows,
+    "memory": worker_memory_rows,
 }
 
 
@@ -144,16 +179,17 @@ def print_table(rows: Sequence[Row], about: Config) -> None:
     from rich.table import Table
 
     table = Table("comparison", title="Medians, in turns", title_justify="left")
-    for heading in ("first", "second", "ratio", "target"):
+    for heading in ("ours", "baseline", "ratio", "spread", "target"):
         table.add_column(heading, justify="right")
     for row in rows:
-        target = "–" if row.target is None else f"<= {row.target:.2f}"
-        amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.peer)]
+        amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.baseline)]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(row.name, *amounts, ratio, target)
+        spread = "–" if row.spread is None else f"{row.spread:.0%}"
+        table.add_row(row.name, *amounts, ratio, spread, "–" if row.target is None else f"<= {row.target:.2f}")
     console = terminal()
     console.width = max(console.width, 0 if console.is_terminal else WIDTH)
     console.print(table)
+    if noisy := sum((row.spread or 0) > NOISY for row in rows):
+        console.print(f"{noisy} ratios spread by more than {NOISY:.0%}: take a quieter machine or more repetitions")
     for name, value in about.items():
-        if name != MEASURED:
-            console.print(f"{name}: {value}", soft_wrap=True)
+        console.print(f"{name}: {value}", soft_wrap=True, markup=False)

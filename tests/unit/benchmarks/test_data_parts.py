@@ -10,26 +10,25 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from r3cnn.benchmarks.coco_sized import IndexSize, class_names, write_coco_sized
-from r3cnn.benchmarks.image_loading import loading_rows, our_loader, peer_loader
-from r3cnn.benchmarks.index_reading import index_rows
-from r3cnn.benchmarks.worker_memory import FLAT, ReshuffledBatches, memory_rows, our_memory, peer_memory
-from r3cnn.data.checks import AnnotationError
+from r3cnn.benchmarks.coco_sized import CLASS_NAMES, write_coco_sized
+from r3cnn.benchmarks.data import data_rows, our_loader, torchvision_loader
+from r3cnn.benchmarks.index import index_rows
+from r3cnn.benchmarks.memory import FLAT, LookedUp, memory_rows, our_data, own_memory
 from r3cnn.data.reading import read_annotations
 from r3cnn.data.split import Split
 
 
 def test_the_drawn_file_is_sound_and_as_long_per_record_as_cocos(tmp_path):
     file = tmp_path / "coco.json"
-    write_coco_sized(file, IndexSize(300, 3000, seed=0))
-    index = read_annotations(file, class_names())
+    write_coco_sized(file, 300, 3000, seed=0)
+    index = read_annotations(file, CLASS_NAMES)
     assert len(index) == 300
     assert 2900 < len(index.labels) < 3000  # the others are crowds
     content = json.loads(file.read_text())
     corners = [len(part) / 2 for one in content["annotations"] if not one["iscrowd"] for part in one["segmentation"]]
     assert 20 < sum(corners) / len(index.labels) < 27
     assert 450 < file.stat().st_size / 3000 < 600
-    write_coco_sized(tmp_path / "again.json", IndexSize(300, 3000, seed=0))
+    write_coco_sized(tmp_path / "again.json", 300, 3000, seed=0)
     assert (tmp_path / "again.json").read_bytes() == file.read_bytes()
 
 
@@ -37,8 +36,8 @@ def test_the_drawn_file_is_sound_and_as_long_per_record_as_cocos(tmp_path):
 def test_bench_index_reads_the_same_file_three_ways():
     rows = index_rows(images=400, annotations=3000, repetitions=1, seed=0)
     assert [row.unit for row in rows] == ["s", "MB", "s"]
-    assert [row.accept for row in rows] == [True, True, False]
-    assert all(row.ours > 0 and row.peer > 0 for row in rows)
+    assert [row.target for row in rows] == [0.5, 1 / 3, None]
+    assert all(row.ours > 0 and row.baseline > 0 for row in rows)
 
 
 def test_bench_index_reads_a_file_of_cocos_size_no_more_than_twice_by_default():
@@ -65,41 +64,32 @@ def split(tmp_path):
 @pytest.mark.slow
 def test_bench_data_gives_both_sides_the_same_objects(split):
     ours, count = our_loader(split, (60, 100), batch_size=3, seed=0)
-    theirs = peer_loader(split, (60, 100), batch_size=3, count=count)
+    theirs = torchvision_loader(split, (60, 100), batch_size=3, count=count)
     assert count == 4
-    assert ours() == theirs() == 4
+    assert [len(batch) for batch in ours] == [3, 1]
+    assert (
+        sum(sum(batch.counts) for batch in ours) == sum(len(one["labels"]) for _, each in theirs for one in each) == 4
+    )
 
 
 def test_bench_data_names_what_is_missing(tmp_path):
     settings = {"images": "a", "annotations": "b.json", "limit": 2, "image_size": [60, 100], "batch_size": 1}
-    with pytest.raises(AnnotationError, match=r"b\.json: there is no such file; R3CNN_DATA says"):
-        loading_rows(root=str(tmp_path), **settings, repetitions=1, warmups=0, seed=0)
+    with pytest.raises(FileNotFoundError, match=r"b\.json: there is no such file; R3CNN_DATA says"):
+        data_rows(root=str(tmp_path), **settings, repetitions=1, warmups=0, seed=0)
 
 
 @pytest.mark.slow
 def test_the_memory_of_the_workers_stays_flat_over_three_epochs(tmp_path):
     file = tmp_path / "instances.json"
-    # So many that what the peer's workers copy stands out against what they dirty of the tests' own memory.
-    write_coco_sized(file, IndexSize(150, 25_000, seed=0))
+    # So many that what the workers of pycocotools copy stands out against what they dirty of the tests' own memory.
+    write_coco_sized(file, 150, 25_000, seed=0)
     settings = {"epochs": 3, "workers": 2, "batch_size": 10, "seed": 0}
-    memory = our_memory(file, **settings)
+    memory = own_memory(our_data(file), **settings)
     assert len(memory) == 4  # at the first batch, and after each epoch
     assert max(memory) <= memory[0] * FLAT
     assert memory[-1] < 200e6
-    peer = peer_memory(file, **settings)
-    assert peer[-1] > peer[0] * FLAT  # the check can tell
-
-
-def test_every_epoch_has_all_items_in_an_order_of_its_own_that_follows_from_the_seed():
-    batches = ReshuffledBatches(10, 4, seed=0)
-    first, second = list(batches), list(batches)
-    assert [len(batch) for batch in first] == [4, 4, 2]
-    assert first != second
-    for epoch in (first, second):
-        assert sorted(item for batch in epoch for item in batch) == list(range(10))
-    again = ReshuffledBatches(10, 4, seed=0)
-    assert [list(again), list(again)] == [first, second]
-    assert list(ReshuffledBatches(10, 4, seed=1)) != first
+    theirs = own_memory(LookedUp(file), **settings)
+    assert theirs[-1] > theirs[0] * FLAT  # the check can tell
 
 
 def test_growth_needs_two_epochs():

@@ -1,4 +1,4 @@
-"""What is swept, and ranks."""
+"""What is swept."""
 
 from __future__ import annotations
 
@@ -6,66 +6,60 @@ from dataclasses import replace
 
 import pytest
 import tiny
-import torch
 
-from r3cnn.benchmarks.cases import Case, Effort, Shape
-from r3cnn.benchmarks.comparisons import Speed
-from r3cnn.benchmarks.counts import Counts
-from r3cnn.benchmarks.inference import TASK
-from r3cnn.benchmarks.ranks import RankJob, seconds_by_ranks
-from r3cnn.benchmarks.real_data import Endless
-from r3cnn.benchmarks.scale import Point, Sweeps, points_of, sweep_rows
-from r3cnn.benchmarks.workload import draw_workload
-from r3cnn.data.samplers import Draw
+from r3cnn.benchmarks.harness import CPU, Turns
+from r3cnn.benchmarks.networks import Bench, Speed, cost_rows
+from r3cnn.benchmarks.scale import scale_rows, varied
+from r3cnn.benchmarks.workload import Case
 
-SHAPE = Shape(1, (64, 96), 3, 80)
-SWEEPS = Sweeps([(64, 96), (128, 96)], [1, 2], [8, 16], [1, 3], [80, 160], [], [])
-
-
-def test_a_sweep_changes_one_thing_and_an_empty_one_is_left_out() -> None:
-    points = points_of(SWEEPS, SHAPE)
-    assert list(points) == ["pixels", "images", "RoIs", "loops", "classes"]
-    assert points["pixels"][1] == Point(128 * 96, replace(SHAPE, image_size=(128, 96)))
-    assert points["images"][1].shape == replace(SHAPE, batch_size=2)
-    assert "rois_per_image=16" in points["RoIs"][1].overrides
-    assert points["loops"][1].overrides[0] == "recursion.heads=[0, 0, 0]"
-    assert points["classes"][1] == Point(160, replace(SHAPE, num_classes=160), ("num_classes=160",))
+CASE = Case("fp32", 1, (64, 96), 3, tiny.CLASSES)
+BENCH = Bench(
+    build=lambda experiment, overrides: tiny.model(tiny.schedule(), count=16),
+    device=CPU,
+    case=CASE,
+    cases=[CASE],
+    mean=(120.0,) * 3,
+    std=(120.0,) * 3,
+    candidates=50,
+    repetitions=1,
+    warmups=0,
+    seed=0,
+    own=(),
+)
 
 
-def test_the_last_row_of_a_sweep_has_the_exponents() -> None:
-    points = [Point(size, SHAPE) for size in (1, 2, 4)]
-    case = Case("fp32", SHAPE)
-    found = [Speed(str(point.size), case, point.size**2, Counts(10 * point.size, 0), 0.0) for point in points]
-    *each, last = sweep_rows(TASK, "images", points, found)
-    assert [row.ratio for row in each] == [4.0, 16.0]
-    assert last.ours == pytest.approx(2)
-    assert last.peer == pytest.approx(1)
+def test_a_sweep_changes_one_thing() -> None:
+    assert varied(CASE, "image_size", [128, 96]) == (replace(CASE, image_size=(128, 96)), ())
+    assert varied(CASE, "batch_size", 2) == (replace(CASE, batch_size=2), ())
+    assert varied(CASE, "objects", 6) == (replace(CASE, objects=6), ())
+    assert varied(CASE, "classes", 160) == (replace(CASE, num_classes=160), ("num_classes=160",))
+    assert "rpn.train_proposals.per_image=32" in varied(CASE, "rois", 16)[1]
+    assert varied(CASE, "loops", 3)[1][0] == "recursion.heads=[0, 0, 0]"
 
 
-def test_files_make_full_batches_of_one_orientation_again_and_again() -> None:
-    batches = iter(Endless([[0, 1, 2], [3, 4]], batch_size=2))
-    assert [next(batches) for _ in range(3)] == [
-        [Draw(0, 0), Draw(0, 1)],
-        [Draw(0, 3), Draw(0, 4)],
-        [Draw(1, 0), Draw(1, 1)],
-    ]
-    with pytest.raises(ValueError, match="fill no batch of 4"):
-        Endless([[0, 1, 2], [3]], batch_size=4)
+@pytest.mark.parametrize(
+    ("sweeps", "message"),
+    [
+        ({"batch_size": [1]}, "two different values at least are needed"),
+        ({"batch_size": [1, 1]}, "two different values at least are needed"),
+        ({"batch_size": 3}, "scale.sweeps.batch_size must be a list, got 3"),
+        ({"colour": [1, 2]}, "unknown sweep 'colour'"),
+        ({"image_size": [64, 96]}, "image_size: a value is a pair"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_by_name(sweeps: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scale_rows(BENCH, "r3cnn_naive", sweeps)
 
 
-@pytest.mark.slow
-def test_two_ranks_train_together_and_one_alone() -> None:
-    channel = (120.0,) * 3
-    settings = {"batch_size": 1, "size": (64, 96), "objects": 3, "num_classes": tiny.CLASSES, "seed": 0}
-    workload = draw_workload(**settings, mean=channel, std=channel, device=torch.device("cpu"))
-    case = Case("fp32", Shape(1, (64, 96), 3, tiny.CLASSES))
-    effort = Effort(repetitions=1, warmups=0, candidates=50, seed=0)
-    job = RankJob(tiny.model(tiny.schedule(), count=16), workload, case, effort, "cpu", threads=1)
-    seconds = seconds_by_ranks(job, [1, 2])
-    assert seconds.keys() == {1, 2}
-    assert min(seconds.values()) > 0
+def test_an_empty_sweep_is_left_out() -> None:
+    assert scale_rows(BENCH, "r3cnn_naive", {"batch_size": []}) == ([], [])
 
 
-def test_a_precision_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="precision must be one of"):
-        Case("fp8", SHAPE)
+def test_time_stands_beside_operations() -> None:
+    turns = Turns({"2": [3.0, 3.0], "1": [2.0, 1.0]}, {})
+    ours, baseline = Speed("2", 3.0, 40, 6_000_000, 0.0), Speed("1", 1.5, 20, 2_000_000, 0.0)
+    ratios, time, memory = cost_rows("step", turns, ours, baseline, 1.1)
+    assert (ratios.ours, ratios.baseline, ratios.target) == (2.25, 2.0, 1.1)
+    assert (time.ours, time.baseline, time.target) == (3.0, 1.5, None)
+    assert (memory.ours, memory.baseline, memory.unit) == (6.0, 2.0, "MB")

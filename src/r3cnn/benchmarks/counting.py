@@ -1,4 +1,4 @@
-"""Peak memory of a step: on a GPU what torch allocated, on the CPU the bytes of all live tensors."""
+"""What a step takes besides time: counted floating-point operations, and the bytes of the tensors that live at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,51 @@ import gc
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
+
+Sizes = Sequence[int]
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter, two operations per multiply-add, that also knows attention on the CPU and deformable convolutions.
+
+    RoIAlign's sampling counts nothing, and operations inside a graph that ``torch.compile`` made are not seen.
+    """
+    aten, vision = torch.ops.aten, torch.ops.torchvision
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+            vision.deform_conv2d: _deformable,
+            vision._deform_conv2d_backward: _deformable_backward,
+        },
+    )
+
+
+def _attention(query: Sizes, key: Sizes, value: Sizes, *_: object, out_shape: object, **__: object) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(
+    grad: Sizes, query: Sizes, key: Sizes, value: Sizes, *_: object, out_shape: object, **__: object
+) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+def _deformable(images: Sizes, weight: Sizes, *_: object, out_shape: Sizes, **__: object) -> int:
+    return conv_flop_count(list(images), list(weight), list(out_shape), transposed=False)
+
+
+def _deformable_backward(grad: Sizes, images: Sizes, weight: Sizes, *_: object, **__: object) -> int:
+    """As much as forward for the gradient of the input, and again for that of the weight."""
+    return 2 * 2 * grad[0] * prod(grad[2:]) * prod(weight)
 
 
 class LiveTensors(TorchDispatchMode):
@@ -78,3 +118,15 @@ def peak_bytes(call: Callable[[], float], device: torch.device) -> int:
     before = torch.cuda.memory_allocated(device)
     call()
     return live.from_before + torch.cuda.max_memory_allocated(device) - before
+
+
+def counted(call: Callable[[], float], device: torch.device) -> tuple[int, int]:
+    """Floating-point operations of a call, and its `peak_bytes`."""
+    counter = flop_counter()
+
+    def with_counter() -> float:
+        with counter:
+            return call()
+
+    peak = peak_bytes(with_counter, device)
+    return int(counter.get_total_flops()), peak

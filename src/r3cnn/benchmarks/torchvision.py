@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable
+from typing import Self
 
+import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.ops import MultiScaleRoIAlign
 
-from r3cnn.benchmarks.workload import Workload
+from r3cnn.benchmarks.workload import Workload, draw_proposals
 from r3cnn.detector import RCNN
 from r3cnn.interop.torchvision import their_name
 from r3cnn.roi.extractors import RoIExtractor, SingleLevelRoIExtractor
 
+MASK_THRESHOLD = 0.5
+NORMALISATION, CODES = "normalisation", "pasting and RLE"  # sections of a step
 _LEVELS = ("0", "1", "2", "3")  # names of P2 to P5
 # Rows of theirs that come before ours: their background is class 0, and has deltas and masks that nobody uses.
 _BACKGROUND_ROWS = {"box_predictor.bbox_pred": 4, "mask_predictor.mask_fcn_logits": 1}
 
 
-def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
+class Torchvision(nn.Module):
+    """``maskrcnn_resnet50_fpn`` and its batch, with the methods of `Ours`.
+
+    Args:
+        model: Our network, `experiment=mask_rcnn`; its weights are copied.
+        workload: The batch.
+        seed: Of the proposals, which are those of ours.
+
+    Attributes:
+        section: As in `Ours`.
+    """
+
+    def __init__(self, model: RCNN, workload: Workload, seed: int) -> None:
+        super().__init__()
+        self.network, self.workload = torchvision_network(model, workload), workload
+        self.section: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+        counts = {True: model.rpn.train_proposals.per_image, False: model.rpn.eval_proposals.per_image}
+        given = {training: list(draw_proposals(workload, count, seed)) for training, count in counts.items()}
+        self.network.rpn.register_forward_hook(lambda rpn, _, output: (given[rpn.training], output[1]))
+        self._images, self._targets = torchvision_inputs(workload)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but batch norm uses its running statistics, as ``norm: bn_eval`` does."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self) -> Tensor:
+        """Sum of all losses."""
+        return torch.stack(list(self.network(self._images, self._targets).values())).sum()
+
+    def infer(self, autocast: contextlib.AbstractContextManager[object]) -> int:
+        """From images to run-length codes of all masks, those of an image in one call; returns their number."""
+        number = 0
+        with autocast:
+            found = self.network(self._images)
+        with self.section(CODES):
+            for one in found:
+                pixels = (one["masks"][:, 0] > MASK_THRESHOLD).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+                number += len(coco_mask.encode(np.asfortranarray(pixels)))
+        return number
+
+
+def torchvision_network(model: RCNN, workload: Workload) -> MaskRCNN:
     """``maskrcnn_resnet50_fpn`` with the numbers, weights and frozen layers of ``model``.
 
     Resizing is switched off in training, where our data loader does it; at inference both sides of the image are
@@ -34,7 +85,7 @@ def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
     """
     rpn, heads = model.rpn, model.roi_heads
     threshold = model.schedule.iou_thresholds[0]
-    peer = maskrcnn_resnet50_fpn(
+    network = maskrcnn_resnet50_fpn(
         weights=None,
         weights_backbone=None,
         num_classes=model.num_classes + 1,
@@ -62,15 +113,16 @@ def torchvision_peer(model: RCNN, workload: Workload) -> MaskRCNN:
         mask_roi_pool=_pool(heads.mask_branch.extractor),
         _skip_resize=True,
     )
-    weights = torchvision_weights(model)
     try:
-        peer.load_state_dict(weights)
+        network.load_state_dict(
+            {_their_name(name): _their_rows(_their_name(name), value) for name, value in model.state_dict().items()}
+        )
     except RuntimeError as error:
         raise ValueError(f"torchvision's maskrcnn_resnet50_fpn is of another architecture: {error}") from error
     is_trainable = {_their_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
-    for name, parameter in peer.named_parameters():
+    for name, parameter in network.named_parameters():
         parameter.requires_grad_(is_trainable[name])
-    return peer.to(workload.images.device)
+    return network.to(workload.images.device)
 
 
 def _pool(extractor: RoIExtractor) -> MultiScaleRoIAlign:
@@ -78,11 +130,6 @@ def _pool(extractor: RoIExtractor) -> MultiScaleRoIAlign:
     if not isinstance(extractor, SingleLevelRoIExtractor):
         raise ValueError(f"torchvision pools each RoI from one level, got a {type(extractor).__name__}")
     return MultiScaleRoIAlign(list(_LEVELS), extractor.output_size, sampling_ratio=-1)
-
-
-def torchvision_weights(model: RCNN) -> dict[str, Tensor]:
-    """Weights of a Mask R-CNN of ours under torchvision's names, with the background as the first class."""
-    return {_their_name(name): _their_rows(_their_name(name), value) for name, value in model.state_dict().items()}
 
 
 def _their_name(name: str) -> str:
@@ -93,20 +140,13 @@ def _their_name(name: str) -> str:
 
 
 def _their_rows(name: str, value: Tensor) -> Tensor:
+    """Weights with the background as the first class."""
     if "box_predictor.cls_score" in name:
         return value.roll(1, dims=0)
     for layer, rows in _BACKGROUND_ROWS.items():
         if layer in name:
             return torch.cat([value.new_zeros(rows, *value.shape[1:]), value])
     return value.clone()
-
-
-def train_with_fixed_statistics(network: nn.Module) -> None:
-    """Training mode, but batch norm uses its running statistics, as ``norm: bn_eval`` does."""
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
 
 
 def torchvision_inputs(workload: Workload) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -118,8 +158,3 @@ def torchvision_inputs(workload: Workload) -> tuple[list[Tensor], list[dict[str,
         masks = target.masks.to_dense()[:, :height, :width].to(target.boxes.device)
         targets.append({"boxes": target.boxes, "labels": target.labels + 1, "masks": masks})
     return images, targets
-
-
-def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """Sum of what torchvision's networks return in training."""
-    return torch.stack(list(losses.values())).sum()

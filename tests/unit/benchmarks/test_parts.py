@@ -7,13 +7,11 @@ import tiny
 import torch
 from torch import nn
 
-from r3cnn.benchmarks.cases import Case, Shape
-from r3cnn.benchmarks.flops import counted_flops
-from r3cnn.benchmarks.parts import Split, medians, peak_rows, share_rows, split_operations
-from r3cnn.benchmarks.sections import Sections
-from r3cnn.benchmarks.steps import imitate_training, our_inference, our_training_step, whole_backward
-from r3cnn.benchmarks.watched import our_watched_inference, our_watched_training
-from r3cnn.benchmarks.workload import Workload, draw_workload
+from r3cnn.benchmarks.counting import counted
+from r3cnn.benchmarks.harness import CPU
+from r3cnn.benchmarks.networks import INFERENCE, TRAINING, Ours
+from r3cnn.benchmarks.parts import Sections, medians, split_operations, watch
+from r3cnn.benchmarks.workload import Case, draw_workload
 
 
 class Ticks:
@@ -26,14 +24,14 @@ class Ticks:
         return self.now
 
 
+CASE = Case("fp32", 2, (64, 96), 3, tiny.CLASSES)
+
+
 @pytest.fixture
-def batch() -> Workload:
+def side() -> Ours:
     channel = (120.0,) * 3
-    settings = {"batch_size": 2, "size": (64, 96), "objects": 3, "num_classes": tiny.CLASSES, "seed": 0}
-    return draw_workload(**settings, mean=channel, std=channel, device=torch.device("cpu"))
-
-
-CASE = Case("fp32", Shape(2, (64, 96), 3, tiny.CLASSES))
+    workload = draw_workload(CASE, mean=channel, std=channel, seed=0, device=CPU)
+    return Ours(tiny.model(tiny.schedule(), count=16), workload, seed=0, candidates=50)
 
 
 def test_a_section_pays_for_what_the_sections_inside_it_leave() -> None:
@@ -48,8 +46,6 @@ def test_a_section_pays_for_what_the_sections_inside_it_leave() -> None:
     with sections.section("inner"):
         clock.now += 5
     assert sections.spent == {"outer": 101, "inner": 15}
-    sections.start()
-    assert sections.spent == {}
 
 
 def test_an_error_inside_closes_the_section() -> None:
@@ -74,18 +70,18 @@ def test_modules_and_methods_pay_while_they_run() -> None:
             return "said"
 
     module, sections = Slow(), Sections(clock)
-    sections.watch_module(module, lambda: "forward")
-    sections.watch_method(module, "other", lambda: "other")
+    sections.watch(module, "forward", "forward")
+    sections.watch(module, "other", lambda: "other")
     module(torch.zeros(1))
     assert module.other() == "said"
     assert sections.spent == {"forward": 3, "other": 4}
 
 
-def test_the_sections_of_a_training_step_name_every_loop_and_hold_all_operations(batch: Workload) -> None:
-    model = tiny.model(tiny.schedule(), count=16)
-    total = counted_flops(our_training_step(model, batch, CASE, 0, whole_backward))
+def test_the_sections_of_a_training_step_name_every_loop_and_hold_all_operations(side: Ours) -> None:
+    total, _ = counted(TRAINING.step(side, CASE), CPU)
     sections = Sections(lambda: 0.0)
-    spent = split_operations(our_watched_training(model, batch, CASE, 0, sections), sections)
+    watch(side, sections)
+    spent = split_operations(TRAINING.step(side, CASE), sections)
     loops = {f"loop {loop}: {part}" for loop in (1, 2, 3) for part in ("boxes", "masks")}
     assert loops | {"normalisation", "backbone", "pyramid", "RPN", "backward", "optimiser", "rest"} <= spent.keys()
     assert sum(spent.values()) == pytest.approx(total, rel=0.02)  # another draw of the RoIs
@@ -93,22 +89,14 @@ def test_the_sections_of_a_training_step_name_every_loop_and_hold_all_operations
     assert spent["loop 1: boxes"] > 0
 
 
-def test_the_sections_of_inference_hold_all_operations(batch: Workload) -> None:
-    model = tiny.model(tiny.schedule())
-    imitate_training(model, batch, candidates=50)
-    total = counted_flops(our_inference(model, batch, CASE))
+def test_the_sections_of_inference_hold_all_operations(side: Ours) -> None:
+    total, _ = counted(INFERENCE.step(side, CASE), CPU)
     sections = Sections(lambda: 0.0)
-    spent = split_operations(our_watched_inference(model, batch, CASE, sections), sections)
+    watch(side, sections)
+    spent = split_operations(INFERENCE.step(side, CASE), sections)
     assert sum(spent.values()) == total
     assert {"loop 3: boxes", "masks", "pasting and RLE"} <= spent.keys()
     assert spent["masks"] > 0
-
-
-def test_ratios_of_the_rows_are_the_shares() -> None:
-    split = Split({"backbone": 3.0, "backward": 1.0}, {"backbone": 6e9, "backward": 0.0})
-    assert [row.ratio for row in share_rows("step", split)] == [0.75, 0.25]
-    (row,) = peak_rows("step", split, peak=8e9)
-    assert (row.ours, row.peer, row.ratio, row.unit) == (2.0, 8.0, 0.25, "GFLOP/s")
 
 
 def test_each_section_has_a_median_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Proposals that are given: enough positives in every loop, the same for both sides."""
+"""Drawn images and proposals: enough positives in every loop, the same for both sides."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import tiny
 import torch
 from torchvision.ops import box_iou
 
-from r3cnn.benchmarks.proposals import draw_proposals, impose_proposals
-from r3cnn.benchmarks.workload import Workload, draw_workload
+from r3cnn.benchmarks.harness import CPU
+from r3cnn.benchmarks.networks import impose_proposals
+from r3cnn.benchmarks.workload import Case, Workload, draw_proposals, draw_workload
 from r3cnn.structures import LoopTrace
 
 
 @pytest.fixture
 def batch() -> Workload:
     channel = (120.0,) * 3
-    settings = {"batch_size": 2, "size": (160, 190), "objects": 4, "num_classes": tiny.CLASSES, "seed": 0}
-    return draw_workload(**settings, mean=channel, std=channel, device=torch.device("cpu"))
+    case = Case("fp32", 2, (160, 190), objects=4, num_classes=tiny.CLASSES)
+    return draw_workload(case, mean=channel, std=channel, seed=0, device=CPU)
 
 
 def test_half_of_the_proposals_are_positive_in_every_loop_of_the_paper(batch: Workload) -> None:
@@ -60,3 +61,40 @@ def test_at_inference_every_proposal_is_looked_at(batch: Workload) -> None:
     model.roi_heads.box_heads[0].register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
     model.detect(batch.normalized(), batch.sizes)
     assert sizes == [2 * 40] * 3
+
+
+def workload(seed: int = 0, objects: int = 5) -> Workload:
+    case = Case("fp32", 2, (50, 70), objects, num_classes=3)
+    return draw_workload(case, mean=(120.0,) * 3, std=(60.0,) * 3, seed=seed, device=CPU)
+
+
+def test_the_same_seed_draws_the_same_batch_and_another_seed_another() -> None:
+    first, again, other = workload(seed=1), workload(seed=1), workload(seed=2)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.targets[1].boxes, again.targets[1].boxes)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_every_object_fills_its_box_inside_the_image() -> None:
+    for target in workload(objects=20).targets:
+        assert len(target) == 20
+        assert 0 <= int(target.labels.min()) <= int(target.labels.max()) < 3
+        for mask, box in zip(target.masks.to_dense(), target.boxes.tolist(), strict=True):
+            rows, columns = mask.nonzero().unbind(dim=1)
+            edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert [float(edge) for edge in edges] == box
+            assert box[2] <= 70
+            assert box[3] <= 50
+
+
+def test_outside_the_image_the_network_input_is_zero() -> None:
+    normalized = workload().normalized()
+    assert normalized.shape == (2, 3, 64, 96)
+    assert float(normalized[:, :, 50:].abs().sum() + normalized[:, :, :, 70:].abs().sum()) == 0
+
+
+def test_an_empty_batch_and_an_unknown_precision_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be >= 1"):
+        workload(objects=0)
+    with pytest.raises(ValueError, match="precision must be one of"):
+        Case("fp8", 1, (64, 96), 3, 80)
