@@ -102,7 +102,12 @@ def settle(config: DictConfig, known_classes: Sequence[str] | None = None) -> Pa
 
     Returns:
         Absolute path of the one folder that the job writes into.
+
+    Raises:
+        ValueError: For an empty folder, as of a shell variable that is not set: it would mean the current one.
     """
+    if config.output_dir == "":
+        raise ValueError("output_dir is '': the path of a folder is needed; output_dir=. is the current one")
     output_dir = Path(HydraConfig.get().runtime.output_dir).absolute()
     OmegaConf.update(config, "output_dir", as_text(str(output_dir)))
     settle_folders(config)

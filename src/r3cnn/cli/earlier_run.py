@@ -129,9 +129,11 @@ def is_finished(config: DictConfig, output_dir: Path) -> bool:
     """
     path = output_dir / RESULT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return False
+    except ValueError:  # of a disk that was full, or a hand
+        found = None
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise ValueError(f"{path} is no record of a run: remove it, or name another output_dir")
     _refuse_another(config, found["config"], output_dir, f"finished run {found.get('name')}")

@@ -123,9 +123,13 @@ def _is_raise(file: str, line: int) -> bool:
 
 
 def _of_lightning(error: BaseException) -> str | None:
-    """What Lightning says of settings that it refuses; it is not imported for those that it had no part in."""
+    """What Lightning says of settings that it refuses; it is not imported for those that it had no part in.
+
+    A failed import knows the module's name; Lightning, which only says that a package is missing, gives none.
+    """
     names = {kind.__name__ for kind in type(error).__mro__}
-    return " ".join(str(error).split()) if "MisconfigurationException" in names else None
+    is_refusal = "MisconfigurationException" in names or (isinstance(error, ImportError) and error.name is None)
+    return " ".join(str(error).split()) if is_refusal else None
 
 
 def _of_omegaconf(error: OmegaConfBaseException) -> str:

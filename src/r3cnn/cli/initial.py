@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
+import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from r3cnn.interop.translation import compare, shapes_of, shortened
 from r3cnn.training.checkpoint import CheckpointInfo, check_resumable, load_checkpoint, weights_in
 from r3cnn.training.module import TrainingModule
 from r3cnn.training.optim import OptimizerSettings
-from r3cnn.training.position import RUN, position_in, reopen_epoch
+from r3cnn.training.position import RUN, position_in, reopen_epoch, step_in
 
 log = logging.getLogger(__name__)
 INIT_CLASSES = ("same", "fresh")
@@ -76,7 +77,7 @@ def start_from(model: RCNN, info: CheckpointInfo, config: DictConfig) -> None:
         log.info("%d tensors that depend on the classes start anew: %s", len(fresh), ", ".join(sorted(fresh)))
 
 
-def check_resumed(module: TrainingModule, order: Mapping[str, object], max_epochs: int | None, path: Path) -> None:
+def check_resumed(module: TrainingModule, order: Mapping[str, object], trainer: lightning.Trainer, path: Path) -> None:
     """Refuses to go on with a run that this one differs from in what cannot change, before anything is touched.
 
     These are the network, the classes by name and order, the normalisation, the optimizer (its settings are taken from
@@ -86,7 +87,7 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], max_epoch
     Args:
         module: The module of this run.
         order: What the order of its images is a function of.
-        max_epochs: Epochs of this run; None or -1 for no limit.
+        trainer: The trainer of this run, for the length of it.
         path: The checkpoint.
 
     Raises:
@@ -106,8 +107,10 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], max_epoch
     _check_order(path, cast("Mapping[str, object]", run["order"]), order)
     reopen_epoch(content)
     epochs, _ = position_in(content)
-    if max_epochs is not None and 0 <= max_epochs < epochs:
-        raise ValueError(f"resume={path}: {epochs} epochs are done, trainer.max_epochs is {max_epochs}")
+    for unit, done in (("epochs", epochs), ("steps", step_in(path))):
+        limit = getattr(trainer, f"max_{unit}")
+        if limit is not None and 0 <= limit < done:
+            raise ValueError(f"resume={path}: {done} {unit} are done, trainer.max_{unit} is {limit}")
     fit = compare(weights, shapes_of(model.state_dict()))
     if fit.distance:
         hint = advice(weights, len(source.classes))

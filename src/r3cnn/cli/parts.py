@@ -14,7 +14,14 @@ import yaml
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig
@@ -35,6 +42,11 @@ log = logging.getLogger(__name__)
 Part = TypeVar("Part")
 # Lightning's ways to refuse a setting.
 REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
+NEVER = {
+    BatchSizeFinder: "data.batch_size",
+    LearningRateFinder: "optimizer.lr",
+    GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
+}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
@@ -144,6 +156,12 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
             built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
         except REFUSALS as error:
             raise ValueError(f"callbacks.{name}: {error}") from error
+    for name, callback in built.items():
+        if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
+            raise ValueError(
+                f"callbacks.{name}: a {type(callback).__name__} changes what the length of the run and its learning "
+                f"rate are worked out from; {instead} is for the whole run"
+            )
     unwanted: list[type[Callback]] = []
     if config.trainer.get("enable_progress_bar") is False:
         unwanted.append(ProgressBar)

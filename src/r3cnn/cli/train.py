@@ -98,7 +98,7 @@ def train(config: DictConfig, output_dir: Path) -> None:
     begin = partial(_begin, trainer, config, output_dir, resume, is_own=is_own)
     trainer.callbacks.insert(0, RunFolder(output_dir, replaces=config.overwrite, begin=begin))  # type: ignore[attr-defined]
     if resume is not None:
-        check_resumed(module, data.order, trainer.max_epochs, resume)
+        check_resumed(module, data.order, trainer, resume)
         check_average(resume, trainer)
     if resume is None and config.init is None:
         module.model.backbone.fetch_weights()

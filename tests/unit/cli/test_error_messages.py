@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib
 import re
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_what_we_raise_is_for_the_user_and_what_happens_to_us_is_not() -> None:
     )
     assert message_for_user(caught(int, "x")) is None
     assert message_for_user(caught(Preemption)) is None  # a call that lacks its arguments
+
+
+def test_a_package_that_a_library_asks_for_is_named_and_an_import_that_fails_is_a_fault_of_ours() -> None:
+    def ask() -> None:
+        raise ModuleNotFoundError("`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed.")
+
+    assert message_for_user(caught(ask)) == "`DeviceStatsMonitor` cannot log CPU stats as `psutil` is not installed."
+    assert message_for_user(caught(importlib.import_module, "r3cnn.nowhere")) is None
 
 
 class NoImages(Dataset[torch.Tensor]):

@@ -135,6 +135,20 @@ def test_what_a_callback_of_the_users_own_may_log_is_not_refused() -> None:
     check_job(demo("callbacks.best.monitor=lr-AdamW", own))
 
 
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [
+        ("BatchSizeFinder", "data.batch_size"),
+        ("LearningRateFinder", "optimizer.lr"),
+        ("GradientAccumulationScheduler", "trainer.accumulate_grad_batches"),
+    ],
+)
+def test_callbacks_that_change_what_a_run_rests_on_are_refused_with_the_setting_to_use(kind: str, instead: str) -> None:
+    scheduling = ["+callbacks.own.scheduling={0:2}"] if kind.startswith("Gradient") else []
+    with pytest.raises(ValueError, match=rf"callbacks\.own: a {kind} .*; {instead} is for the whole run"):
+        check_job(demo(f"+callbacks.own._target_=lightning.pytorch.callbacks.{kind}", *scheduling))
+
+
 def test_early_stopping_by_ap_needs_a_validation() -> None:
     with pytest.raises(ValueError, match=r"callbacks\.early_stopping\.monitor is 'val/mask_ap', but .* no validation"):
         check_job(demo("callbacks=early_stopping", "trainer.limit_val_batches=0"))

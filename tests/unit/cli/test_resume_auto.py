@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from r3cnn.cli.earlier_run import is_finished
 from r3cnn.cli.initial import check_optimizer, check_options
 from r3cnn.cli.train import resume_path
 from r3cnn.training.optim import OptimizerSettings
@@ -43,6 +44,13 @@ def test_a_part_of_a_checkpoint_is_said_and_passed_over(
     assert f"{last} cannot be read" in caplog.text
     best = write_checkpoint(tmp_path, "best.ckpt")
     assert resume_path("auto", tmp_path) == best
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1, "con', b"[]", b"\xff\xfe"])
+def test_a_broken_result_is_named_with_what_can_be_done(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"result\.json is no record of a run: remove it, or name another output_dir"):
+        is_finished(OmegaConf.create(), tmp_path)
 
 
 def test_weights_to_start_from_are_for_the_fresh_start_alone() -> None:

@@ -7,7 +7,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from r3cnn.cli.configs import fill_classes, override_of_classes, plain, read_config, register_resolvers, settle_folders
+from r3cnn.cli.configs import (
+    fill_classes,
+    override_of_classes,
+    plain,
+    read_config,
+    register_resolvers,
+    settle,
+    settle_folders,
+)
 from r3cnn.cli.parts import save_config
 
 
@@ -31,6 +39,11 @@ def test_a_job_without_a_folder_of_data_stays_as_it_is(content: dict[str, object
     config = OmegaConf.create(content)
     settle_folders(config)
     assert config == OmegaConf.create(content)
+
+
+def test_an_empty_output_folder_is_not_taken_for_the_current_one() -> None:
+    with pytest.raises(ValueError, match=r"output_dir is '': .* output_dir=\. is the current one"):
+        settle(OmegaConf.create({"output_dir": ""}))
 
 
 def test_classes_are_found_in_a_file_below_the_home_folder(home: Path) -> None:
