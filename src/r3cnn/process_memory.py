@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from resource import getpagesize
-
-
-def resident_bytes() -> int:
-    """Bytes of physical memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
 
 
 def peak_bytes() -> int:

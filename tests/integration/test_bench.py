@@ -135,7 +135,7 @@ def test_torchvision_gets_our_weights_and_our_frozen_layers() -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("bench", ["size=tiny"])
         bench = bench_of(config)
-        side = bench.side("mask_rcnn", bench.case)
+        side = bench.side("mask_rcnn", bench.cases[0])
     network, model = bench.torchvision(side).eval().network, side.network
     images, targets = torchvision_inputs(side.workload)
     with torch.no_grad():

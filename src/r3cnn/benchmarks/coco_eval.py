@@ -18,6 +18,7 @@ from torch import Tensor
 from r3cnn.batch import Batch, Example
 from r3cnn.benchmarks.harness import Row, take_turns
 from r3cnn.benchmarks.masks import draw_masks
+from r3cnn.benchmarks.workload import pair
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.paste import paste_and_encode
 from r3cnn.structures import Detections, InstanceMasks, Size, Target
@@ -56,19 +57,19 @@ def coco_eval_rows(
     """
     if detections < objects:
         raise ValueError(f"detections must be at least objects, got {detections} and {objects}")
-    size = (int(image_size[0]), int(image_size[1]))
+    size = pair(image_size)
     generator = torch.Generator().manual_seed(seed)
     annotations: list[dict[str, object]] = []
-    found = []
+    found, records = [], []
     for image_id in range(1, images + 1):
         masks, boxes = draw_masks(detections, size, seed + image_id)
         labels = torch.randint(classes, (detections,), generator=generator)
         truth = _annotations(masks[:objects], boxes[:objects], labels, size, image_id)
         annotations += [{"id": len(annotations) + number, **one} for number, one in enumerate(truth, start=1)]
         found.append(_near(masks, boxes, labels, size, generator))
+        records.append({"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "instances.json"
-        records = [{"id": image_id, "height": size[0], "width": size[1]} for image_id in range(1, images + 1)]
         categories = [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
         file.write_text(json.dumps({"images": records, "categories": categories, "annotations": annotations}))
         metric = CocoAP(file, range(1, classes + 1))

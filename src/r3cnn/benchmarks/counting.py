@@ -14,8 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
-Sizes = Sequence[int]
-
 
 def flop_counter() -> FlopCounterMode:
     """A counter, two operations per multiply-add, that also knows attention on the CPU and deformable convolutions.
@@ -26,31 +24,21 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(
         display=False,
         custom_mapping={
-            aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-            vision.deform_conv2d: _deformable,
-            vision._deform_conv2d_backward: _deformable_backward,
+            aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
+                query, key, value
+            ),
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **__: sdpa_backward_flop_count(
+                *shapes[:4]
+            ),
+            vision.deform_conv2d: lambda images, weight, *_, out_shape, **__: conv_flop_count(
+                images, weight, out_shape, transposed=False
+            ),
+            # As much as forward for the gradient of the input, and again for that of the weight.
+            vision._deform_conv2d_backward: lambda grad, images, weight, *_, **__: (
+                2 * 2 * grad[0] * prod(grad[2:]) * prod(weight)
+            ),
         },
     )
-
-
-def _attention(query: Sizes, key: Sizes, value: Sizes, *_: object, out_shape: object, **__: object) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward(
-    grad: Sizes, query: Sizes, key: Sizes, value: Sizes, *_: object, out_shape: object, **__: object
-) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
-
-
-def _deformable(images: Sizes, weight: Sizes, *_: object, out_shape: Sizes, **__: object) -> int:
-    return conv_flop_count(list(images), list(weight), list(out_shape), transposed=False)
-
-
-def _deformable_backward(grad: Sizes, images: Sizes, weight: Sizes, *_: object, **__: object) -> int:
-    """As much as forward for the gradient of the input, and again for that of the weight."""
-    return 2 * 2 * grad[0] * prod(grad[2:]) * prod(weight)
 
 
 class LiveTensors(TorchDispatchMode):

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from r3cnn.batch import Batch
 from r3cnn.benchmarks.harness import Row, take_turns
+from r3cnn.benchmarks.workload import pair
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.loading import collate
@@ -71,9 +72,10 @@ def data_rows(
 def our_loader(split: Split, image_size: Sequence[int], batch_size: int, seed: int) -> tuple[DataLoader[Batch], int]:
     """All images in batches, in the file's order; and their number."""
     annotations = read_annotations(split.annotation_file, classes_of(split.annotation_file), "skip")
-    bounds = (int(image_size[0]), int(image_size[1]))
     indices = split.select(annotations)
-    data = CocoDataset(annotations, split.image_folder, indices=indices, image_size=bounds, flip=FLIP, seed=seed)
+    data = CocoDataset(
+        annotations, split.image_folder, indices=indices, image_size=pair(image_size), flip=FLIP, seed=seed
+    )
     draws = [Draw(0, item) for item in range(len(data))]
     batches = [draws[start : start + batch_size] for start in range(0, len(data), batch_size)]
     loader: DataLoader[Batch] = DataLoader(
@@ -104,10 +106,9 @@ def torchvision_loader(
     data = wrap_dataset_for_transforms_v2(raw, target_keys=("boxes", "labels", "masks"))
     items = [item for item, image_id in enumerate(raw.ids) if raw.coco.getAnnIds(image_id, iscrowd=False)][:count]
     return DataLoader(
-        Subset(data, items), batch_size=batch_size, collate_fn=zipped, num_workers=1, persistent_workers=True
+        Subset(data, items),
+        batch_size=batch_size,
+        collate_fn=lambda examples: tuple(zip(*examples, strict=True)),
+        num_workers=1,
+        persistent_workers=True,
     )
-
-
-def zipped(examples: Sequence[TorchvisionExample]) -> tuple[tuple[object, ...], ...]:
-    """Images and targets, as torchvision's reference scripts collate them."""
-    return tuple(zip(*examples, strict=True))

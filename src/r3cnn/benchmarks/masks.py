@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from r3cnn.benchmarks.harness import MB, Row, compare, run_alone, take_turns
+from r3cnn.benchmarks.workload import pair
 from r3cnn.evaluation.paste import paste_and_encode
 from r3cnn.structures import Size
 
@@ -40,11 +41,10 @@ def mask_rows(
         warmups: Rounds before them.
         seed: Of masks and boxes.
     """
-    large = (int(large_image_size[0]), int(large_image_size[1]))
+    size, large = pair(image_size), pair(large_image_size)
     one, many = (partial(paste_and_encode, *draw_masks(count, large, seed), large) for count in (1, masks))
     used = run_alone(many, warm_up=one).extra_bytes / MB
     dense = masks * large[0] * large[1] / MB
-    size = (int(image_size[0]), int(image_size[1]))
     drawn = draw_masks(masks, size, seed)
     calls: dict[str, Callable[[], float]] = {
         OURS: lambda: len(paste_and_encode(*drawn, size).counts),

@@ -86,18 +86,14 @@ class Subject:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def under(self, setting: Setting) -> RCNN:
-        """The network, put into a setting."""
-        model = self.compiled if setting.modes.compile else self.plain
-        model.set_eval_heads(setting.eval_heads)
-        replace(setting.modes, compile=False).apply(model)  # compiled once is enough
-        return model
-
     def detect(self, setting: Setting, batch: Batch) -> list[Detections]:
         """Objects in every image of a batch that lies on the device."""
         pixels = normalize_images(batch.images, batch.canvas, self.mean, self.std)
+        model = self.compiled if setting.modes.compile else self.plain
+        model.set_eval_heads(setting.eval_heads)
+        replace(setting.modes, compile=False).apply(model)  # compiled once is enough
         with torch.inference_mode():
-            return self.under(setting).detect(pixels, batch.sizes)
+            return model.detect(pixels, batch.sizes)
 
 
 def measure(

@@ -128,7 +128,7 @@ def imitate_training(network: RCNN, workload: Workload, candidates: int) -> None
 
 
 def training_step(side: Ours | Torchvision, case: Case) -> Step:
-    """All losses, gradients and update; returns the loss."""
+    """All losses, gradients and update; returns the loss, which must be finite: else the time is of something else."""
     optimizer = new_optimizer(side)
     device = side.workload.images.device
 
@@ -140,7 +140,12 @@ def training_step(side: Ours | Torchvision, case: Case) -> Step:
             with side.section(BACKWARD):
                 loss.backward()
             with side.section(OPTIMISER):
-                return update(optimizer, loss.detach())
+                optimizer.step()
+                optimizer.zero_grad()
+                value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value}")
+        return value
 
     return step
 
@@ -158,20 +163,6 @@ def new_optimizer(side: Ours | Torchvision) -> SGD:
     optimizer.step()
     optimizer.zero_grad()
     return optimizer
-
-
-def update(optimizer: SGD, loss: Tensor) -> float:
-    """Moves the weights, lets the gradients go, and reads the loss.
-
-    Raises:
-        FloatingPointError: If the loss is not finite, since the time would be that of something else.
-    """
-    optimizer.step()
-    optimizer.zero_grad()
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}")
-    return value
 
 
 def inference_step(side: Ours | Torchvision, case: Case) -> Step:
@@ -231,7 +222,6 @@ class Bench:
     Attributes:
         build: Makes a new network of an experiment with overrides, random weights from the seed, on the CPU.
         device: Where everything runs.
-        case: What a network runs on where a part does not ask for something else.
         cases: Every precision with every batch size that was asked for.
         mean: Of each channel, in [0, 255].
         std: Of each channel, in [0, 255].
@@ -244,7 +234,6 @@ class Bench:
 
     build: Callable[[str, Sequence[str]], RCNN]
     device: torch.device
-    case: Case
     cases: Sequence[Case]
     mean: tuple[float, ...]
     std: tuple[float, ...]

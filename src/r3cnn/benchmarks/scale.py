@@ -1,33 +1,24 @@
-"""``r3cnn bench scale`` and ``loops``: how cost grows with images, RoIs, loops, classes, instances and ranks."""
+"""``r3cnn bench scale`` and ``loops``: how cost grows with images, RoIs, loops, classes and instances."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 
 from r3cnn.benchmarks.harness import Row
 from r3cnn.benchmarks.networks import INFERENCE, TRAINING, Bench, cost_rows, speeds
-from r3cnn.benchmarks.workload import Case
+from r3cnn.benchmarks.workload import Case, pair
 
 
-def loop_rows(bench: Bench, systems: Sequence[str], counts: Sequence[int]) -> tuple[list[Row], list[dict[str, object]]]:
-    """Networks of one head that train with, and evaluate with, more and more loops."""
-    rows: list[Row] = []
-    details: list[dict[str, object]] = []
-    for system in systems:
-        for case in bench.cases:
-            found, about = sweep_rows(bench, case, system, "loops", counts)
-            rows += found
-            details += about
-    return rows, details
-
-
-def scale_rows(bench: Bench, system: str, sweeps: Mapping[str, object]) -> tuple[list[Row], list[dict[str, object]]]:
-    """Every sweep in training and at inference, from the case of ``bench``.
+def scale_rows(
+    bench: Bench, systems: Sequence[str], sweeps: Mapping[str, object]
+) -> tuple[list[Row], list[dict[str, object]]]:
+    """Every sweep of every system in every case, in training and at inference.
 
     Args:
         bench: Setting.
-        system: Experiment that is swept.
+        systems: Experiments that are swept.
         sweeps: Values by what is varied, see `varied`; an empty list leaves a sweep out.
 
     Raises:
@@ -35,10 +26,10 @@ def scale_rows(bench: Bench, system: str, sweeps: Mapping[str, object]) -> tuple
     """
     rows: list[Row] = []
     details: list[dict[str, object]] = []
-    for axis, values in sweeps.items():
+    for system, case, (axis, values) in product(systems, bench.cases, sweeps.items()):
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ValueError(f"scale.sweeps.{axis} must be a list, got {values!r}")
-        found, about = sweep_rows(bench, bench.case, system, axis, values) if values else ([], [])
+            raise ValueError(f"{axis} must be a list, got {values!r}")
+        found, about = sweep_rows(bench, case, system, axis, values) if values else ([], [])
         rows += found
         details += about
     return rows, details
@@ -73,25 +64,24 @@ def varied(case: Case, axis: str, value: object) -> tuple[Case, tuple[str, ...]]
     """The case and the overrides of the experiment with another value of what ``axis`` names.
 
     Raises:
-        ValueError: For an unknown axis, or an image size that is no pair.
+        ValueError: For an unknown axis, or a value that makes no sense.
     """
     if axis == "image_size":
-        if not isinstance(value, Sequence) or len(value) != 2:
-            raise ValueError(f"image_size: a value is a pair of height and width, got {value!r}")
-        return replace(case, image_size=(int(value[0]), int(value[1]))), ()
-    number = int(str(value))
+        return replace(case, image_size=pair(value if isinstance(value, Sequence) else [])), ()
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{axis}: a value is a whole number >= 1, got {value!r}")
     if axis == "batch_size":
-        return replace(case, batch_size=number), ()
+        return replace(case, batch_size=value), ()
     if axis == "objects":
-        return replace(case, objects=number), ()
+        return replace(case, objects=value), ()
     if axis == "classes":
-        return replace(case, num_classes=number), (f"num_classes={number}",)
+        return replace(case, num_classes=value), (f"num_classes={value}",)
     if axis == "rois":  # per image and loop; training samples them from twice as many proposals
-        proposals = (f"rpn.train_proposals.per_image={2 * number}", f"rpn.eval_proposals.per_image={number}")
-        return case, (f"rois_per_image={number}", *proposals)
+        proposals = (f"rpn.train_proposals.per_image={2 * value}", f"rpn.eval_proposals.per_image={value}")
+        return case, (f"rois_per_image={value}", *proposals)
     if axis == "loops":  # one threshold and one weight, so that all loops have equally much to do
         return case, tuple(
-            f"recursion.{key}={[entry] * number}"
+            f"recursion.{key}={[entry] * value}"
             for key, entry in (("heads", 0), ("iou_thresholds", 0.5), ("loss_weights", 1.0))
         )
     raise ValueError(f"unknown sweep {axis!r}: image_size, batch_size, rois, loops, classes and objects exist")

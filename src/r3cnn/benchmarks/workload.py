@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,6 +18,17 @@ OBJECT_SIDES = (0.1, 0.5)  # as parts of the image's short side
 PROPOSAL_SIDES = (0.05, 0.6)  # of proposals away from objects, as parts of the image's sides
 NEAR_SHARE = 0.5  # of the proposals that lie on a ground truth, more than any sampler takes as positives
 JITTER = 0.03  # of an object's side: an IoU of 0.89 or more, so positive in every loop of the paper
+
+
+def pair(values: Sequence[int]) -> Size:
+    """(height, width) from a list of them.
+
+    Raises:
+        ValueError: If there are not two of them.
+    """
+    if len(values) != 2:
+        raise ValueError(f"an image size is [height, width], got {list(values)}")
+    return int(values[0]), int(values[1])
 
 
 @dataclass(frozen=True)

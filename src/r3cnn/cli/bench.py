@@ -19,12 +19,11 @@ from r3cnn.benchmarks.masks import mask_rows
 from r3cnn.benchmarks.memory import memory_rows as worker_memory_rows
 from r3cnn.benchmarks.networks import INFERENCE, REFERENCE, TRAINING, Bench, compare_networks, memory_rows
 from r3cnn.benchmarks.parts import part_rows
-from r3cnn.benchmarks.scale import loop_rows, scale_rows
-from r3cnn.benchmarks.workload import Case
+from r3cnn.benchmarks.scale import scale_rows
+from r3cnn.benchmarks.workload import Case, pair
 from r3cnn.cli.configs import Config, plain
 from r3cnn.detector import RCNN
 from r3cnn.reporting.console import terminal
-from r3cnn.structures import Size
 from r3cnn.training.checkpoint import build_model
 
 ALL, FORMATS = "all", ("table", "json")
@@ -87,7 +86,6 @@ def bench_of(config: DictConfig) -> Bench:
     return Bench(
         build=build,
         device=torch.device(device),
-        case=cases[0],
         cases=cases,
         mean=tuple(data.data.mean),
         std=tuple(data.data.std),
@@ -115,17 +113,6 @@ def systems_of(config: DictConfig) -> list[str]:
     return list(config.all_systems if config.systems == ALL else config.systems)
 
 
-def pair(values: Sequence[int]) -> Size:
-    """(height, width).
-
-    Raises:
-        ValueError: If there are not two of them.
-    """
-    if len(values) != 2:
-        raise ValueError(f"an image size is [height, width], got {list(values)}")
-    return int(values[0]), int(values[1])
-
-
 def _train(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
     rows, measured = compare_networks(TRAINING, bench, systems_of(config))
     memory = config.sizes[config.size].memory
@@ -140,7 +127,7 @@ def _infer(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
 
 
 def _loops(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
-    return loop_rows(bench, list(config.loops.systems), list(config.loops.counts))
+    return scale_rows(bench, list(config.loops.systems), {"loops": list(config.loops.counts)})
 
 
 def _parts(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
@@ -149,9 +136,9 @@ def _parts(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
 
 def _scale(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
     settings = config.sizes[config.size].scale
-    case = replace(_resized(bench.case, settings), objects=settings.objects)
-    smaller = replace(bench, case=case, own=(*bench.own, *settings.network))
-    return scale_rows(smaller, config.scale.system, plain(settings.sweeps))
+    case = replace(_resized(bench.cases[0], settings), objects=settings.objects)
+    smaller = replace(bench, cases=[case], own=(*bench.own, *settings.network))
+    return scale_rows(smaller, [config.scale.system], plain(settings.sweeps))
 
 
 def _resized(case: Case, settings: DictConfig) -> Case:

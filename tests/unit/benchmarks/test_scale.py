@@ -16,7 +16,6 @@ CASE = Case("fp32", 1, (64, 96), 3, tiny.CLASSES)
 BENCH = Bench(
     build=lambda experiment, overrides: tiny.model(tiny.schedule(), count=16),
     device=CPU,
-    case=CASE,
     cases=[CASE],
     mean=(120.0,) * 3,
     std=(120.0,) * 3,
@@ -42,18 +41,20 @@ def test_a_sweep_changes_one_thing() -> None:
     [
         ({"batch_size": [1]}, "two different values at least are needed"),
         ({"batch_size": [1, 1]}, "two different values at least are needed"),
-        ({"batch_size": 3}, "scale.sweeps.batch_size must be a list, got 3"),
+        ({"batch_size": 3}, "batch_size must be a list, got 3"),
         ({"colour": [1, 2]}, "unknown sweep 'colour'"),
-        ({"image_size": [64, 96]}, "image_size: a value is a pair"),
+        ({"image_size": [64, 96]}, "an image size is .height, width."),
+        ({"loops": [1, 0]}, "loops: a value is a whole number >= 1, got 0"),
+        ({"rois": [8, "many"]}, "rois: a value is a whole number >= 1, got 'many'"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_by_name(sweeps: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        scale_rows(BENCH, "r3cnn_naive", sweeps)
+        scale_rows(BENCH, ["r3cnn_naive"], sweeps)
 
 
 def test_an_empty_sweep_is_left_out() -> None:
-    assert scale_rows(BENCH, "r3cnn_naive", {"batch_size": []}) == ([], [])
+    assert scale_rows(BENCH, ["r3cnn_naive"], {"batch_size": []}) == ([], [])
 
 
 def test_time_stands_beside_operations() -> None:
