@@ -19,6 +19,7 @@ Config = dict[str, object]
 PLAIN_WORDS = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w-]*( [\w-]+)*", re.IGNORECASE)
 UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
 NOTHING = ("false", "null")
+NO_NAME = re.compile(r"true|false|[\d.]+", re.IGNORECASE)  # which Hydra refuses for a group without saying which one
 ADDED_KEY = re.compile(r"\+\w+(\.\w+)+")  # no group, which has no dot and cannot be added twice
 DATA_FOLDERS = ("data.root", "data.prepare.folder")
 
@@ -47,6 +48,8 @@ def in_words_of_hydra(words: Sequence[str]) -> list[str]:
         key, _, value = word.partition("=")
         if value.lower() in NOTHING and (config_folder() / key / "none.yaml").is_file():
             word = f"{key}=none"
+        elif NO_NAME.fullmatch(value) and key.isidentifier() and (config_folder() / key).is_dir():
+            word = f"{key}='{value}'"
         elif ADDED_KEY.fullmatch(key):
             word = f"+{word}"
         found.append(word)

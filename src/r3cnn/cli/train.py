@@ -44,6 +44,7 @@ from r3cnn.training.position import step_in
 from r3cnn.training.weight_average import check_average
 
 log = logging.getLogger(__name__)
+NOTHING_WHOLE = "there is no whole last.ckpt or best.ckpt; overwrite=true instead of resume=auto replaces it, or "
 
 
 def run(config: DictConfig) -> None:
@@ -123,7 +124,7 @@ def _check_folder(config: DictConfig, output_dir: Path, *, is_own: bool) -> None
     if is_own and config.resume == AUTO:
         check_same_run(config, output_dir)
     if not is_own and not config.overwrite:
-        refuse_used(output_dir)
+        refuse_used(output_dir, *([NOTHING_WHOLE] if config.resume == AUTO else []))
 
 
 def _begin(
@@ -180,7 +181,7 @@ def _is_whole(path: Path) -> bool:
     except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
         if isinstance(error, OSError) and error.errno != EINVAL:
             raise  # the disk's trouble; the file may be whole
-        log.warning("%s cannot be read and is not gone on from: %s", path, str(error).splitlines()[0])
+        log.warning("%s cannot be read and is not gone on from: it is damaged or no checkpoint", path)
         return False
     return True
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from r3cnn.cli.configs import config_folder, register_resolvers
+from r3cnn.cli.configs import config_folder, in_words_of_hydra, register_resolvers
 from r3cnn.cli.errors import JobsFailed, keys_instead, message_for_user, report
 from r3cnn.data.loading import read_image
 from r3cnn.training.preemption import Preemption
@@ -24,7 +24,7 @@ from r3cnn.training.preemption import Preemption
 def refusal_of(*overrides: str) -> HydraException:
     register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"), pytest.raises(HydraException) as refused:
-        compose("train", overrides=list(overrides))
+        compose("train", overrides=in_words_of_hydra(overrides))
     return refused.value
 
 
@@ -55,6 +55,8 @@ def test_an_error_of_the_command_itself_is_none_of_the_keys() -> None:
     ("override", "expected"),
     [
         ("experiment=dmeo", "there is no experiment 'dmeo': there are .*Did you mean 'demo'"),
+        ("logger=true", "there is no logger 'true': there are csv, "),
+        ("scale=1.5", "there is no scale '1.5': there are "),
         ("seed", r"seed cannot be read \(missing EQUAL"),
         ("seed=[1", r"seed=\[1 cannot be read"),
         ("seed=1,2", r"seed=1,2: a sweep over these values needs -m; a list is seed=\[1,2\]"),
