@@ -16,6 +16,21 @@ log = logging.getLogger(__name__)
 MASK_HEAD_STEPS = ("trunk", "predict", "predict_class")
 
 
+def device_of(name: torch.device | str) -> torch.device:
+    """The device of a name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device is {str(name)!r}: auto, or a device of this machine, is needed ({reason})") from error
+    return device
+
+
 @dataclass(frozen=True)
 class InferenceModes:
     """How a network runs at inference, beside the number of its loops.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 
 LONGEST_LABEL = 32
 LONGEST_FILE_NAME = 255  # bytes
@@ -22,6 +23,11 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Likewise with line breaks and tabs as they are, for our own texts with names in them."""
     return "\n".join(visible(line) for line in text.expandtabs().split("\n"))
+
+
+def composed(text: str) -> str:
+    """A name in the form in which letters with marks are the same, however they were typed (NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def shortened(name: str, longest: int = LONGEST_LABEL) -> str:

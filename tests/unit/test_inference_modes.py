@@ -9,10 +9,16 @@ import tiny
 import torch
 
 from r3cnn.detector import RCNN
-from r3cnn.inference_modes import InferenceModes, compile_network
+from r3cnn.inference_modes import InferenceModes, compile_network, device_of
 from r3cnn.ops.views import views_of
 from r3cnn.roi.early_exit import EarlyExit
 from r3cnn.structures import Detections
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "-1"])
+def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device is '{name}': auto, or a device of this machine, is needed"):
+        device_of(name)
 
 
 def assert_near(plain: list[Detections], other: list[Detections]) -> None:

@@ -6,7 +6,6 @@ import copy
 import json
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.benchmarks.harness import machine
@@ -17,7 +16,7 @@ from r3cnn.cli.parts import build_data, build_metric, checked
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
-from r3cnn.inference_modes import InferenceModes, compile_network
+from r3cnn.inference_modes import InferenceModes, compile_network, device_of
 from r3cnn.schedule import LoopSchedule, eval_heads
 from r3cnn.training.build import instantiate, trusted_targets
 from r3cnn.training.checkpoint import restore_model
@@ -60,9 +59,7 @@ def measured(config: DictConfig) -> Config:
         data_config["val"] = {**plain(data_config["val"]), "limit": config.images}
     check_drawing_folder(data_config)
     data = build_data(data_config, trusted_targets(config.trusted_packages))
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = device_of(config.device)
     subject = subject_of(model.to(device), settings, data)
     timing = Timing(config.repetitions, config.warmups, config.clock, device)
     metrics = [build_metric(plain(config.evaluation), data) for _ in settings]

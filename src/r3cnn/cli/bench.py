@@ -23,6 +23,7 @@ from r3cnn.benchmarks.scale import scale_rows
 from r3cnn.benchmarks.workload import Case, pair
 from r3cnn.cli.configs import Config, plain
 from r3cnn.detector import RCNN
+from r3cnn.inference_modes import device_of
 from r3cnn.reporting.console import terminal
 from r3cnn.training.checkpoint import build_model
 
@@ -68,7 +69,6 @@ def network_rows(config: DictConfig) -> tuple[list[Row], Config, Config]:
 def bench_of(config: DictConfig) -> Bench:
     """Networks, batches and how much is run, at the size asked for."""
     size, data = config.sizes[config.size], experiment_config(REFERENCE, config, ())
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
 
     @cache  # composing takes as long as a step of the smallest networks
     def model_config(experiment: str, overrides: tuple[str, ...]) -> Config:
@@ -85,7 +85,7 @@ def bench_of(config: DictConfig) -> Bench:
     ]
     return Bench(
         build=build,
-        device=torch.device(device),
+        device=device_of(config.device),
         cases=cases,
         mean=tuple(data.data.mean),
         std=tuple(data.data.std),

@@ -21,6 +21,7 @@ from r3cnn.cli.outcome import (
     write_outcome,
 )
 from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
+from r3cnn.names import composed
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
 from r3cnn.training.module import EvaluationModule
@@ -75,8 +76,8 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
         ValueError: When the data set has other classes than the network.
     """
     classes = data["classes"]
-    found = {str(name) for name in classes} if isinstance(classes, list) else set()
-    expected = set(info.classes)
+    found = {composed(str(name)) for name in classes} if isinstance(classes, list) else set()
+    expected = {*map(composed, info.classes)}
     if found != expected:
         raise ValueError(
             f"the data set has other classes than the checkpoint: only in the data set {sorted(found - expected)}, "

@@ -202,7 +202,8 @@ def check_records(
     columns = Columns.joined([*(one.columns for one in found.sound), Columns.of(rows)])
     kept = np.flatnonzero(~np.isin(columns.positions, np.array(list(repeated), dtype=np.int64)))
     problems.notes += _suspicions(columns, strays, known)
-    if found.doubtful and not found.num_sound and not any(record.get("segmentation") for _, record in found.doubtful):
+    have_mask = [record.get("segmentation") not in (None, [], [[]], {}) for _, record in found.doubtful]
+    if have_mask and not any(have_mask) and not found.num_sound:
         problems.notes.append(
             "no annotation has a mask: an export of boxes alone? export polygons or run lengths (RLE)"
         )

@@ -14,9 +14,17 @@ from typing import TypeVar
 import msgspec
 
 from r3cnn.data.checks import AnnotationError, Record, checked_id, shortened
+from r3cnn.names import composed
 from r3cnn.structures import Id
 
 T = TypeVar("T")
+OTHER_FILES = {
+    b"\x1f\x8b": "is compressed with gzip: unpack it",
+    b"PK\x03\x04": "is a ZIP archive: unpack it",
+    b"version https://git-lfs": "is a pointer of Git LFS to a file: fetch that with `git lfs pull`",
+}
+"""What is taken for an annotation file, by how it starts."""
+
 Content = dict[str, list[Record]]
 Entry = msgspec.Raw | Record
 """A record as its JSON text, of which nothing is known yet, or already parsed."""
@@ -72,6 +80,11 @@ def read_text(file: Path) -> bytes:
         raise AnnotationError(f"{file}: there is no such annotation file") from None
     except OSError as error:
         raise AnnotationError(f"{file}: cannot be read: {error}") from error
+    if not content:
+        raise AnnotationError(f"{file}: is empty")
+    for magic, kind in OTHER_FILES.items():
+        if content.startswith(magic):
+            raise AnnotationError(f"{file}: {kind}")
     encoding = json.detect_encoding(content)
     if encoding == "utf-8" and content.isascii():
         return content
@@ -197,7 +210,7 @@ def _category(file: Path, record: Record) -> tuple[Id, str]:
     name = record.get("name")
     if isinstance(name, list | dict) or name == "":
         raise AnnotationError(f"{file}: category {category} has the name {shortened(name)}: text is needed")
-    return category, str(category if name is None else name)
+    return category, composed(str(category if name is None else name))
 
 
 def _without_unused(file: Path, listed: Sequence[tuple[Id, str]], uses: Mapping[object, int]) -> dict[Id, str]:

@@ -29,6 +29,7 @@ from r3cnn.data.samplers import Dealt, EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
 from r3cnn.data.transforms import resized_size
 from r3cnn.end_signals import leave_signals_to_parent
+from r3cnn.names import composed
 from r3cnn.structures import Id
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class CocoDataModule(L.LightningDataModule):
             raise ValueError(f"max_overhang is {max_overhang!r}: a share >= 0 of a side of the image is needed")
         if crowd not in get_args(Crowd):
             raise ValueError(f"crowd is {crowd!r}: {get_args(Crowd)} are known")
-        self.classes = tuple(map(str, classes))  # YAML reads names such as 1 as numbers
+        self.classes = tuple(composed(str(name)) for name in classes)  # YAML reads names such as 1 as numbers
         if not classes or len(set(self.classes)) != len(classes):
             raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
         self.train, self.val = train.below(root), None if val is None else val.below(root)

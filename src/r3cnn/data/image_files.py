@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path, PureWindowsPath
 
+from r3cnn.names import composed
+
 DIGITS = re.compile(r"\d+")
 MOST_COMPARED, COMPARISONS = 20_000, 5
 """Names in a folder, among more of which a similar one is not looked for; and missing files for which it is."""
@@ -38,7 +40,7 @@ class ImageFolder:
             ValueError: With the reason, if there is no such file.
         """
         if os.pardir not in name and not os.path.isabs(name):
-            found = self._on_disk(name)
+            found = self._on_disk(os.path.normpath(name))
             if found is not None:
                 return found
         inside = [path for path in map(self._below, _readings(name)) if path is not None]
@@ -67,7 +69,7 @@ class ImageFolder:
         if found is None:
             return None
         names = self._names(found)
-        name = names.get(name) or names.get(_composed(name), name)
+        name = names.get(name) or names.get(composed(name), name)
         path = os.path.join(found, name)
         # What is not listed may be there all the same, where a file system makes no difference between a and A.
         return path if name in names or (self._folder / path).exists() else None
@@ -79,7 +81,7 @@ class ImageFolder:
                 names = os.listdir(self._folder / folder)
             except OSError:
                 names = []
-            self._listed[folder] = {_composed(name): name for name in names} | {name: name for name in names}
+            self._listed[folder] = {composed(name): name for name in names} | {name: name for name in names}
         return self._listed[folder]
 
     def _similar(self, path: str) -> str:
@@ -98,6 +100,8 @@ class ImageFolder:
         if not close:
             return "" if self._folder.is_dir() else ", which is no folder"
         found = by_looks[close[0]]
+        if found == name:
+            return f": its {name} would be found under that name alone"
         show = repr if name.isascii() and found.isascii() else ascii
         return f": {show(name)} is asked for, {show(found)} is there"
 
@@ -106,10 +110,6 @@ def _readings(name: str) -> Iterator[str]:
     yield name
     if "\\" in name:
         yield name.replace("\\", "/")
-
-
-def _composed(name: str) -> str:
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _looks(name: str) -> str:

@@ -193,7 +193,12 @@ def proposed_range(values: tuple[float, float], *, is_float: bool) -> tuple[floa
 
 def is_image_file(path: Path) -> bool:
     """Whether a file of a folder is an image, by its name; hidden ones, such as ``._a.png`` of macOS, are none."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and _is_file(path)
+
+
+def _is_file(path: Path) -> bool:
+    """A link to what is not there counts, so that it is named where it is read: the file was not fetched."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def find_images(folder: Path, *, recursive: bool) -> list[Path]:
@@ -202,7 +207,7 @@ def find_images(folder: Path, *, recursive: bool) -> list[Path]:
     files = [
         path
         for path in paths
-        if path.is_file() and not any(part.startswith(".") for part in path.parent.relative_to(folder).parts)
+        if _is_file(path) and not any(part.startswith(".") for part in path.parent.relative_to(folder).parts)
     ]
     images = [path for path in files if is_image_file(path)]
     others = sorted({*files} - {*images})
@@ -256,7 +261,9 @@ def opened(
         # A stream, not a path: Pillow maps uncompressed TIFFs of a path with their sides swapped, if a tag turns them.
         _raise_pillows_limit(max_megapixels)
         with file_path.open("rb") as stream:
-            _support_heif(stream.read(64))
+            start = stream.read(64)
+            _refuse_what_is_no_image(start)
+            _support_heif(start)
             with Image.open(stream) as file:
                 if reason := _too_large(file.width * file.height, max_megapixels):
                     raise ValueError(reason)
@@ -301,6 +308,13 @@ def _too_large(pixels: int, max_megapixels: float | None) -> str:
         f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most: if it is sound, "
         "raise that setting, data.max_megapixels, or max_megapixels of `r3cnn predict`"
     )
+
+
+def _refuse_what_is_no_image(start: bytes) -> None:
+    if not start:
+        raise ValueError("it is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a pointer of Git LFS to a file: fetch that with `git lfs pull`")
 
 
 def _support_heif(start: bytes) -> None:

@@ -19,7 +19,7 @@ from r3cnn.data.transforms import resize_image, resized_size
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.paste import to_original
 from r3cnn.evaluation.records import ResultEntry, entries_of, record_loop
-from r3cnn.inference_modes import InferenceModes
+from r3cnn.inference_modes import InferenceModes, device_of
 from r3cnn.ops.images import normalize_images
 from r3cnn.ops.views import View
 from r3cnn.schedule import eval_heads as heads_of_loops
@@ -55,11 +55,9 @@ class Predictor:
     ) -> None:
         if not views:
             raise ValueError("views is empty: at least one is needed")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = model.to(device).eval()
+        self.device = device_of(device)
+        self.model = model.to(self.device).eval()
         self.info = info
-        self.device = torch.device(device)
         self.views = tuple(views)
         self.reader = ImageReader(info.preprocessing.image_range, max_megapixels)
 

@@ -9,6 +9,12 @@ from r3cnn.cli.evaluate import check_drawing_folder, data_for
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing
 
 
+def test_classes_are_the_same_however_their_letters_are_composed() -> None:
+    info = CheckpointInfo({}, {}, ("\u00e9",), (1,), Preprocessing([1, 2, 3], [4, 5, 6], (800, 1333)))
+    config = OmegaConf.create({"image_size": None, "eval_batch_size": None, "workers": None})
+    assert data_for(info, {"classes": ["e\u0301"]}, config)["classes"] == ["\u00e9"]
+
+
 def drawn_in(folder: Path) -> dict[str, object]:
     return {"prepare": {"_target_": "r3cnn.data.shapes.write_shapes", "folder": str(folder)}}
 

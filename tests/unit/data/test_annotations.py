@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 import logging
 import math
 import re
+import unicodedata
 from itertools import combinations
 
 import numpy as np
@@ -108,8 +110,9 @@ def test_boxes_of_another_convention_are_suspected_by_name(write_coco, caplog, b
             read_annotations(file, CLASSES)
 
 
-def test_an_export_of_boxes_alone_is_suspected_by_name(write_coco):
-    file = write_coco([image()], [annotation(number, segmentation=[]) for number in range(3)])
+@pytest.mark.parametrize("nothing", [None, [], [[]]])
+def test_an_export_of_boxes_alone_is_suspected_by_name(write_coco, nothing):
+    file = write_coco([image()], [annotation(number, segmentation=nothing) for number in range(3)])
     with pytest.raises(AnnotationError, match=r"and 2 more bad .*no annotation has a mask: an export of boxes"):
         read_annotations(file, CLASSES)
 
@@ -228,6 +231,13 @@ def test_a_file_to_evaluate_on_may_lack_a_class_but_have_no_other(write_coco):
         read_annotations(file, ("cow", "dog"), may_lack_classes=True)
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_class_is_the_same_however_its_letters_are_composed(write_coco, form):
+    file = write_coco([image()], [annotation()], [{"id": 7, "name": unicodedata.normalize(form, "K\u00e4fer")}])
+    assert classes_of(file) == ("K\u00e4fer",)
+    assert read_annotations(file, ("K\u00e4fer",)).category_ids == (7,)
+
+
 def test_a_class_of_the_file_that_no_annotation_has_is_ignored_with_a_note(write_coco, caplog):
     file = write_coco([image()], [annotation()], [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}])
     with caplog.at_level(logging.WARNING):
@@ -301,6 +311,8 @@ def test_another_encoding_is_named_with_the_file_and_the_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        ("PK\x03\x04", "is a ZIP archive: unpack it"),
+        ("version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS .* `git lfs pull`"),
         ("[1", "is no JSON file"),
         ("[]", "has no list 'images'"),
         ('{"images": [], "annotations": [], "categories": [1]}', "entry that is no object"),
@@ -321,6 +333,13 @@ def test_a_file_that_is_no_coco_file_is_named(tmp_path, content, reason):
     with pytest.raises(AnnotationError, match=reason) as error:
         classes_of(file)
     assert str(file) in str(error.value)
+
+
+def test_a_compressed_file_under_the_name_of_a_plain_one_is_told_as_that(tmp_path, write_coco):
+    file = tmp_path / "packed.json"
+    file.write_bytes(gzip.compress(write_coco([image()], [annotation()]).read_bytes()))
+    with pytest.raises(AnnotationError, match=r"packed\.json: is compressed with gzip: unpack it"):
+        classes_of(file)
 
 
 def test_a_missing_annotation_file_is_named(tmp_path):

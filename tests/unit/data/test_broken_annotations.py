@@ -164,7 +164,7 @@ def test_damaged_text_is_read_or_refused_by_name(tmp_path, position, inserted, r
             '{"images": [], "annotations": [null], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}',
             "no object",
         ),
-        ("", "is no JSON file"),
+        ("", "is empty"),
     ],
 )
 def test_a_file_of_another_shape_is_refused_by_name(tmp_path, text, reason):

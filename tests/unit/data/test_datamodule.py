@@ -60,6 +60,10 @@ def assert_equal(first: Batch, second: Batch):
         assert torch.equal(one.masks.pixels, other.masks.pixels)
 
 
+def test_classes_are_text_in_composed_letters_however_they_are_written(make):
+    assert make(classes=[1, "e\u0301"]).classes == ("1", "\u00e9")
+
+
 def test_batches_carry_images_with_boxes_and_masks_that_agree(make):
     batches = list(make(batch_size=4).train_dataloader())
     assert len(batches) == 2

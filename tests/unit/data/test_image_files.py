@@ -25,7 +25,8 @@ def folder(tmp_path: Path) -> Path:
     ("name", "found"),
     [
         ("plain.png", "plain.png"),
-        ("./plain.png", "./plain.png"),
+        ("./plain.png", "plain.png"),
+        ("sub//./in sub.png", "sub/in sub.png"),
         ("a:b.png", "a:b.png"),
         ("C:secret.png", "C:secret.png"),
         ("shot\u202fPM.png", "shot\u202fPM.png"),
@@ -87,7 +88,8 @@ def test_an_absolute_path_outside_is_refused_even_where_it_begins_like_the_folde
         ("shot PM.png", r"'shot PM\.png' is asked for, 'shot\\u202fPM\.png' is there"),
         ("Plain.PNG", r"'Plain\.PNG' is asked for, 'plain\.png' is there"),
         ("plane.png", r"'plane\.png' is asked for, 'plain\.png' is there"),
-        ("D:\\files\\plain.png", r"is asked for, 'plain\.png' is there"),
+        ("D:\\files\\plain.png", r"its plain\.png would be found under that name alone"),
+        ("https://host/files/plain.png", r"its plain\.png would be found under that name alone"),
         ("nothing like it", "images$"),
     ],
 )

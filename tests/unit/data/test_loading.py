@@ -279,11 +279,15 @@ def test_the_images_of_a_folder_are_found_and_the_other_files_counted(tmp_path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "not fetched.png")
     with caplog.at_level(logging.INFO):
         found = find_images(tmp_path, recursive=False)
-    assert [path.name for path in found] == ["a.JPG", "b.png", "c.heic"]
+    assert [path.name for path in found] == ["a.JPG", "b.png", "c.heic", "link.png"]
     assert caplog.messages == [f"{tmp_path}: skipped 5 files that are no images: .DS_Store, ._b.png, d.mpeg and 2 more"]
-    assert [path.name for path in find_images(tmp_path, recursive=True)] == ["a.JPG", "b.png", "c.heic", "f.tif"]
+    assert [path.name for path in find_images(tmp_path, recursive=True)] == [
+        *("a.JPG", "b.png", "c.heic", "f.tif"),
+        "link.png",  # is named where it is read
+    ]
 
 
 def test_a_batch_lies_on_the_smallest_canvas_that_holds_all_images():
@@ -306,3 +310,16 @@ def test_targets_of_a_batch_are_those_of_its_images_in_one_storage_per_field():
         assert target.masks.largest == given.target.masks.largest
     storages = {target.boxes.untyped_storage().data_ptr() for target in batch.targets}
     assert len(storages) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS .*`git lfs pull`"),
+    ],
+)
+def test_a_file_that_was_never_fetched_is_told_as_that(tmp_path, content, reason):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"a\.png: cannot be read as an image: .*{reason}"):
+        read_image(tmp_path / "a.png")
