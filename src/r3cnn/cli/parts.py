@@ -20,7 +20,9 @@ from lightning.pytorch.callbacks import (
     Checkpoint,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
     ProgressBar,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
@@ -46,6 +48,7 @@ NEVER = {
     BatchSizeFinder: "data.batch_size",
     LearningRateFinder: "optimizer.lr",
     GradientAccumulationScheduler: "trainer.accumulate_grad_batches",
+    StochasticWeightAveraging: "callbacks=ema",
 }
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
@@ -148,20 +151,27 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     """The callbacks of the configuration by name, less those that the trainer is told to do without.
 
     Raises:
-        ValueError: For a callback that refuses its settings, by its key.
+        ValueError: For a callback that refuses its settings, by its key, or that no run can have.
     """
-    built = {}
+    built: dict[str, Callback] = {}
     for name, node in chosen(config, "callbacks").items():
         try:
             built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
         except REFUSALS as error:
             raise ValueError(f"callbacks.{name}: {error}") from error
+    writers: dict[str, str] = {}
     for name, callback in built.items():
         if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
             raise ValueError(
-                f"callbacks.{name}: a {type(callback).__name__} changes what the length of the run and its learning "
-                f"rate are worked out from; {instead} is for the whole run"
+                f"callbacks.{name}: a {type(callback).__name__} changes learning rate, batch or weights of a run under "
+                f"way, which schedule, resuming and evaluation know nothing of: use {instead}"
             )
+        if isinstance(callback, ModelCheckpoint) and callback.filename is not None:
+            file = f"{callback.dirpath or ''}/{callback.filename}.ckpt"
+            if (other := writers.setdefault(file, name)) != name:
+                raise ValueError(
+                    f"callbacks.{other} and callbacks.{name} would both write {file}: give one another name"
+                )
     unwanted: list[type[Callback]] = []
     if config.trainer.get("enable_progress_bar") is False:
         unwanted.append(ProgressBar)

@@ -101,6 +101,7 @@ def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
         ("trainer.accelerator=gpuu", "trainer.accelerator is 'gpuu': did you mean gpu"),
         ("backward=by_lop", "backward must be one of .*, got 'by_lop'"),
         ("optimizer.factory.weight_decay=-1", "optimizer.factory: Invalid weight_decay"),
+        ("callbacks.last.filename=best", "callbacks.best and callbacks.last would both write .*/best.ckpt"),
         ("callbacks.best.mode=best", "callbacks.best: .*min, max but got best"),
         ("callbacks.last.every_n_train_steps=-1", "callbacks.last: .*every_n_train_steps=-1"),
         ("logger.csv.flush_every=0", "logger.csv: .*flush_every must be >= 1"),
@@ -141,12 +142,14 @@ def test_what_a_callback_of_the_users_own_may_log_is_not_refused() -> None:
         ("BatchSizeFinder", "data.batch_size"),
         ("LearningRateFinder", "optimizer.lr"),
         ("GradientAccumulationScheduler", "trainer.accumulate_grad_batches"),
+        ("StochasticWeightAveraging", "callbacks=ema"),
     ],
 )
 def test_callbacks_that_change_what_a_run_rests_on_are_refused_with_the_setting_to_use(kind: str, instead: str) -> None:
-    scheduling = ["+callbacks.own.scheduling={0:2}"] if kind.startswith("Gradient") else []
-    with pytest.raises(ValueError, match=rf"callbacks\.own: a {kind} .*; {instead} is for the whole run"):
-        check_job(demo(f"+callbacks.own._target_=lightning.pytorch.callbacks.{kind}", *scheduling))
+    needed = {"Gradient": ["+callbacks.own.scheduling={0:2}"], "Stochast": ["+callbacks.own.swa_lrs=0.01"]}
+    own = [f"+callbacks.own._target_=lightning.pytorch.callbacks.{kind}", *needed.get(kind[:8], [])]
+    with pytest.raises(ValueError, match=rf"callbacks\.own: a {kind} .*: use {instead}"):
+        check_job(demo(*own))
 
 
 def test_early_stopping_by_ap_needs_a_validation() -> None:
