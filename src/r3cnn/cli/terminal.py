@@ -13,6 +13,7 @@ from typing import TextIO
 
 from r3cnn.names import visible_lines
 
+STDERR = 2
 NOBODY_READS = (errno.EPIPE, errno.EIO)  # `| head` has seen enough, or the terminal was closed
 log = logging.getLogger(__name__)
 ERRORS = "r3cnn_plain"
@@ -72,10 +73,7 @@ def left_out_on_error(part: str) -> Iterator[None]:
 @contextmanager
 def patient_output() -> Iterator[None]:
     """Lets all text be printed in whatever encoding, and commands finish their work with nobody reading."""
-    stream = sys.stdout
-    if stream is None:  # closed by the shell, `>&-`
-        yield
-        return
+    stream = _open_streams()
     codecs.register_error(ERRORS, _plain)
     before = getattr(stream, "errors", None)
     if before is not None and hasattr(stream, "reconfigure"):
@@ -88,6 +86,20 @@ def patient_output() -> Iterator[None]:
         sys.stdout = stream
         if before is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=before)
+
+
+def _open_streams() -> TextIO:
+    """Opens the null device for standard streams that the shell has closed (`>&-`), and returns the output.
+
+    The next files would take their numbers, and whatever writes to a stream by its number would write into these.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    return sys.stdout
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,10 +52,19 @@ def test_what_an_encoding_lacks_is_written_in_another_way(
     assert stream.errors == "strict"
 
 
-def test_a_closed_standard_output_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    with patient_output():
-        terminal().print("text")
+def test_no_file_takes_the_number_of_a_standard_stream_that_the_shell_has_closed(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from r3cnn.cli.terminal import patient_output
+with patient_output(), open(sys.argv[1], "w") as file:
+    file.write(f"{file.fileno() > 2}")
+    os.write(2, b"a line on stderr")
+    print("text")
+"""
+    path = tmp_path / "file"
+    closed = ["sh", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, code, str(path)]
+    assert subprocess.run(closed, check=False).returncode == 0
+    assert path.read_text() == "True"
 
 
 def test_the_log_shows_control_characters_of_names() -> None:
