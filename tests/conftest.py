@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 settings.register_profile("r3cnn", deadline=None)  # how long an example takes is up to what else the machine does
 settings.load_profile("r3cnn")
+# Shells ignore SIGINT for what they start in the background, nohup ignores SIGHUP, and the program keeps it so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 RECORDINGS = Path(__file__).parent / "parity" / "golden" / "seed0"
 
