@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import lightning
@@ -28,18 +28,20 @@ SHOWN_KEYS = 3
 GO_ON = "resume=last goes on with it, overwrite=true replaces it, or "
 
 
-def refuse_used(output_dir: Path, way_out: str = GO_ON) -> None:
+def refuse_used(output_dir: Path, way_out: str = GO_ON, own: Collection[str] = ()) -> None:
     """Refuses a folder that holds checkpoints or a result to a command that would replace them.
 
     Args:
         output_dir: Folder that the command writes into.
         way_out: What can be done instead of naming another folder.
+        own: Names of files that are of an earlier call of the same command.
 
     Raises:
         ValueError: When it does.
     """
     checkpoints = sorted((output_dir / "checkpoints").glob("*.ckpt"))
-    found = [path for path in (*checkpoints, output_dir / RESULT, output_dir / METRICS) if path.exists()]
+    files = (*checkpoints, output_dir / RESULT, output_dir / METRICS)
+    found = [path for path in files if path.exists() and path.name not in own]
     if found:
         names = ", ".join(str(path.relative_to(output_dir)) for path in found[:SHOWN_KEYS])
         more = f" and {len(found) - SHOWN_KEYS} more" if len(found) > SHOWN_KEYS else ""

@@ -11,9 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, path_of, plain, settle
 from r3cnn.cli.dashboard import evaluation_facts, report_outcome
+from r3cnn.cli.earlier_run import refuse_used
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.outcome import (
     CONFIG_FILE,
+    EVALUATED,
+    METRICS,
     keep_evaluated,
     keep_training_config,
     remove_evaluation,
@@ -51,6 +54,8 @@ def run(config: DictConfig) -> None:
     data.val_sampler(
         data.val_set, 0, 1, trainer.limit_val_batches
     )  # refuses less than one batch before anything is touched
+    if checkpoint.resolve().parent != (output_dir / "checkpoints").resolve():  # the run's own folder is a usual one
+        refuse_used(output_dir, "", own=(EVALUATED, METRICS))
     remove_evaluation(output_dir)
     keep_training_config(output_dir)
     save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG_FILE)
