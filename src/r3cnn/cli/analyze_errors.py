@@ -13,6 +13,7 @@ from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.outcome import DETECTIONS, ERROR_REPORT, ERRORS, IMAGE_IDS, LOOP_DETECTIONS, METRICS
 from r3cnn.cli.parts import build_data
 from r3cnn.cli.terminal import left_out_on_error
+from r3cnn.data.annotations import ids_of_labels
 from r3cnn.evaluation.error_report import ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.protocol import Protocol
@@ -88,6 +89,9 @@ def _of_run(folder: Path, trusted_packages: Sequence[str]) -> Saved:
     config = read_config(folder / "config.yaml")
     data = build_data(plain(config["data"]), trusted_targets(trusted_packages))
     truth = load_ground_truth(data.val_annotations, data.on_bad_annotation, data.max_overhang)
+    id_of = {name: category for category, name in truth.category_names.items()}
+    names = dict(zip(ids_of_labels(id_of, data.classes), data.classes, strict=True))
+    truth = replace(truth, category_names={**truth.category_names, **names})  # a class that the file lacks may be found
     own_ids, seen = truth.own_ids, json.loads((folder / IMAGE_IDS).read_text(encoding="utf-8"))
     if not own_ids.keys() >= set(seen):
         raise ValueError(f"{folder / IMAGE_IDS} names images that {data.val_annotations} lacks: are they its own?")

@@ -11,9 +11,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import r3cnn
+from r3cnn.names import composed
 
 Config = dict[str, object]
 PLAIN_WORDS = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w-]*( [\w-]+)*", re.IGNORECASE)
@@ -135,10 +136,12 @@ def fill_classes(config: DictConfig, known_classes: Sequence[str] | None = None)
     from r3cnn.data.annotations import classes_of
 
     data = config.get("data")
-    if data is not None and data.get("classes", ()) is None:
+    given = data.get("classes", ()) if data is not None else ()
+    if given is None:
         file = Path(data.root).expanduser() / Path(data.train.annotations).expanduser()
-        classes = known_classes or classes_of(file)
-        set_classes(config, classes)
+        set_classes(config, known_classes or classes_of(file))
+    elif isinstance(given, ListConfig) and isinstance(names := OmegaConf.to_container(given, resolve=True), list):
+        set_classes(config, [composed(str(name)) for name in names])
 
 
 def set_classes(config: DictConfig, classes: Sequence[str]) -> None:

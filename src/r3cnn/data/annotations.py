@@ -209,7 +209,7 @@ def read_index(
         segments=found.segments,
         crowd_starts=_starts(columns.images[crowds], len(images.ids)),
         crowds=boxes[crowds].astype(np.float32),
-        category_ids=_ids_of_labels(id_of, classes),
+        category_ids=ids_of_labels(id_of, classes),
         rejected=problems.rejected,
         left_out={reason: number for reason, number in left_out.items() if number},
         notes=tuple(problems.notes),
@@ -264,7 +264,7 @@ def _listed(names: Sequence[str]) -> str:
     return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}…"
 
 
-def _ids_of_labels(id_of: Mapping[str, Id], classes: Sequence[str]) -> tuple[Id, ...]:
+def ids_of_labels(id_of: Mapping[str, Id], classes: Sequence[str]) -> tuple[Id, ...]:
     """The file's id of each class; a class that it lacks gets a free one, above all of the file's."""
     last = max(id_of.values())
     free: Iterator[Id] = (f"{last}{number}" for number in count()) if isinstance(last, str) else count(last + 1)

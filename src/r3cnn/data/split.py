@@ -68,7 +68,8 @@ class Split:
         indices = np.flatnonzero(is_used)[: self.limit]
         if not len(indices):
             raise ValueError(
-                f"{annotations.file}: none of its {len(annotations)} images is left to use: {self}; the whole file: "
+                f"{annotations.file}: none of its {len(annotations)} images is left to use with keep_empty="
+                f"{self.keep_empty}, min_side={self.min_side}, limit={self.limit}; the whole file: "
                 f"{annotations.summary}"
             )
         return indices

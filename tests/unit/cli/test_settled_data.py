@@ -79,6 +79,12 @@ def test_names_of_classes_are_text_whatever_they_mean_to_omegaconf(home: Path) -
     assert config.num_classes == len(NAMES)
 
 
+def test_classes_that_a_configuration_names_are_text_whatever_yaml_reads() -> None:
+    config = OmegaConf.create({"data": {"classes": [1, 2.5, True, "e\u0301", "???"]}})
+    fill_classes(config)
+    assert OmegaConf.to_container(config, resolve=True) == {"data": {"classes": ["1", "2.5", "True", "\u00e9", "???"]}}
+
+
 def test_a_folder_may_be_called_like_an_interpolation(home: Path) -> None:
     register_resolvers()
     config = OmegaConf.create({"data": {"root": "\\${x}", "prepare": {"folder": "${data.root}"}}})
