@@ -10,8 +10,8 @@ LONGEST_LABEL = 32
 LONGEST_FILE_NAME = 255  # bytes
 
 # What acts on a terminal or page instead of standing there: control characters, line separators, overrides of the
-# writing direction, halves of surrogate pairs, which no encoding has, and what no XML may hold.
-_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# writing direction, blanks without width, halves of surrogate pairs, which no encoding has, and what no XML may hold.
+_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ud800-\udfff\u2060\ufeff\ufffe\uffff]")
 _NO_PART_OF_A_KEY = re.compile(f"{_ACTIVE.pattern}|[/%]")
 
 

@@ -10,6 +10,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))  # halves of surrogate 
 
 def test_what_acts_on_a_terminal_is_shown_as_python_writes_it() -> None:
     assert visible("a\nb\x1b[31m\ud83d\u202e\u2028\x00") == r"a\nb\x1b[31m\ud83d\u202e\u2028\x00"
+    assert [visible(f"cat{blank}") for blank in "\u200b\u2060\ufeff"] == [r"cat\u200b", r"cat\u2060", r"cat\ufeff"]
     assert visible("猫 قط ñ 🐈‍⬛ \\n") == "猫 قط ñ 🐈‍⬛ \\n"
     assert visible_lines("a\tb\n\x07") == "a       b\n\\x07"
 
