@@ -80,7 +80,7 @@ def message_for_user(error: BaseException) -> str | None:
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
     if isinstance(error, OF_PROGRAMMERS):
-        return None
+        return _of_an_override(error)
     if (found := IN_A_WORKER.search(str(error))) is not None:
         file, line, message = found.groups()
         return message.strip() if _is_raise(file, int(line)) else None
@@ -137,6 +137,14 @@ def _of_omegaconf(error: OmegaConfBaseException) -> str:
         return f"{error.full_key} is missing: {error.full_key}=… is needed"
     text = str(error).splitlines()[0]
     return f"{error.full_key}: {text}" if error.full_key and str(error.full_key) not in text else text
+
+
+def _of_an_override(error: BaseException) -> str | None:
+    """The setting that OmegaConf fails to apply for Hydra, such as a key below one that is null."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_apply_overrides_to_config" and "override" in frame.f_locals:
+            return f"{frame.f_locals['override'].input_line} cannot be set: no mapping stands above it"
+    return None
 
 
 def _of_hydra(error: HydraException) -> str:

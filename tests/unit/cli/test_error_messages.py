@@ -73,6 +73,13 @@ def test_what_hydra_refuses_is_one_line_without_its_search_path_and_manual(overr
     assert "hydra" not in message
 
 
+def test_a_key_below_one_that_is_null_is_named() -> None:
+    register_resolvers()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        message = message_for_user(caught(compose, "train", ["+hydra.sweeper.params.seed=1"]))
+    assert message == "+hydra.sweeper.params.seed=1 cannot be set: no mapping stands above it"
+
+
 def caught(function: object, *arguments: object) -> BaseException:
     try:
         function(*arguments)  # type: ignore[operator]
