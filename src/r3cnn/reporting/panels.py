@@ -38,6 +38,8 @@ def figure_in(path: Path, width: float, height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        for axes in figure.axes:  # names at ticks are only written when somebody asks for them
+            axes.get_xticklabels(), axes.get_yticklabels()
         for text in figure.findobj(Text):
             if not text.get_text().isascii():
                 text.set_fontfamily(families_of(text.get_text()))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.text import Text
 from PIL import Image
 
 from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.roi_report import RoiReport, roi_report
-from r3cnn.reporting import roi_figures
+from r3cnn.reporting import fonts, roi_figures
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.drawing import Mark, draw_marks
 from r3cnn.reporting.error_figures import draw_errors
@@ -24,6 +27,16 @@ from r3cnn.reporting.roi_figures import draw_figure_2, draw_roi_statistics, read
 from r3cnn.reporting.roi_tables import print_roi_tables
 
 CLASSES = ("cat", "dog")
+
+
+@pytest.fixture
+def only_stix(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine on which one font is installed, which comes with every matplotlib."""
+    installed = default_font().with_name("STIXGeneral.ttf")
+    monkeypatch.setattr(fonts, "_installed", lambda: [installed])
+    font_with.cache_clear()
+    yield installed
+    font_with.cache_clear()
 
 
 def rois(loops: int, rois_per_bin: int = 10) -> RoiReport:
@@ -144,15 +157,30 @@ def test_a_formula_is_drawn_letter_by_letter(tmp_path: Path) -> None:
     assert widths[0] == pytest.approx(widths[1], rel=0.25)  # five letters; x² alone has half of it
 
 
-@pytest.mark.skipif(font_with("猫") == default_font(), reason="no font with Chinese characters is installed")
-def test_names_in_chinese_are_drawn_with_a_font_that_has_them(tmp_path: Path) -> None:
-    boxes, known = [], []
-    for name in ("猫", "\U0010fffd"):  # the second is in no font: a box
-        with figure_in(tmp_path / "figure.png", 3, 2) as figure:
-            figure.text(0.4, 0.4, name, fontsize=40)
-        known.append(np.asarray(Image.open(tmp_path / "figure.png")))
-        picture = draw_marks(Image.new("RGB", (400, 400)), [Mark((50, 200, 350, 390), (255, 255, 255), name)])
-        boxes.append(np.asarray(picture))
-    assert not np.array_equal(*known)
-    assert not np.array_equal(*boxes)
-    assert runs_of("a猫 b") == [("a", default_font()), ("猫", font_with("猫")), (" b", default_font())]
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda axes, name: axes.text(0.4, 0.4, name),
+        lambda axes, name: axes.barh([name], [1]),
+        lambda axes, name: axes.bar([name], [1]),
+        lambda axes, name: axes.set_xticks([0], labels=[name]),
+        lambda axes, name: (axes.plot([0, 1], label=name), axes.legend()),
+        lambda axes, name: axes.set_title(name),
+    ],
+)
+def test_figures_write_names_in_an_installed_font_that_has_their_characters(
+    tmp_path: Path, only_stix: Path, write: Callable[[Axes, str], object]
+) -> None:
+    with figure_in(tmp_path / "figure.png", 3, 2) as figure:
+        write(figure.subplots(), "a\u24b6")
+    written = [text for text in figure.findobj(Text) if text.get_text() == "a\u24b6"]
+    assert written
+    assert all(text.get_fontfamily() == ["DejaVu Sans", "STIXGeneral"] for text in written)
+
+
+def test_pictures_write_names_in_an_installed_font_that_has_their_characters(only_stix: Path) -> None:
+    names = ("\u24b6", "\U0010fffd")  # a letter that DejaVu lacks, and a character that is in no font: a box
+    marks = [Mark((50, 200, 350, 390), (255, 255, 255), name) for name in names]
+    known, unknown = (np.asarray(draw_marks(Image.new("RGB", (400, 400)), [mark])) for mark in marks)
+    assert not np.array_equal(known, unknown)
+    assert runs_of("a\u24b6 b") == [("a", default_font()), ("\u24b6", only_stix), (" b", default_font())]
