@@ -68,9 +68,9 @@ def found_in(folder: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def viewed(trained: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Detections]]:
     """Folder of an evaluation of four views of each image, one at a time, and what its pictures show by file name."""
-    from r3cnn.reporting import figures
+    from r3cnn.cli import outcome
 
-    folder, draw = tmp_path_factory.mktemp("viewed"), figures.draw_predictions
+    folder, draw = tmp_path_factory.mktemp("viewed"), outcome.draw_predictions
     drawn: dict[str, Detections] = {}
 
     def note(image: Tensor, found: Detections, target: Target, names: Sequence[str], path: Path) -> None:
@@ -78,7 +78,7 @@ def viewed(trained: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) ->
         draw(image, found, target, names, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "draw_predictions", note)
+        patch.setattr(outcome, "draw_predictions", note)
         checkpoint = f"checkpoint={trained}/checkpoints/last.ckpt"
         cli("evaluate", checkpoint, *VIEWS, "eval_batch_size=1", "pictures=3", f"output_dir={folder}")
     return folder, drawn

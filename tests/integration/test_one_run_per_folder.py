@@ -113,7 +113,7 @@ def test_what_another_run_finished_while_this_one_waited_is_left_alone(cli: Cli,
     cli("train", *ONE_STEP, f"output_dir={finished}", "resume=auto")
     thread.join()
     assert f"another run is writing into {finished}" in log.read_text()
-    assert f"finished meanwhile by another run: {result}" in log.read_text()
+    assert f"finished by an earlier run: {result}" in log.read_text()
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 

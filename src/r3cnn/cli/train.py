@@ -80,7 +80,7 @@ def _leave_to_the_other(output_dir: Path) -> None:
     """
     if is_one_of_several(os.environ):
         raise ValueError(f"output_dir={output_dir}: another run has finished this very moment; there is nothing to do")
-    log.info("finished meanwhile by another run: %s", output_dir / RESULT)
+    log.info("finished by an earlier run: %s", output_dir / RESULT)
 
 
 def train(config: DictConfig, output_dir: Path) -> None:
