@@ -30,7 +30,7 @@ demo: $(READY) ## Train a small R3-CNN on drawn shapes, print AP per loop, write
 train: $(READY) ## Train: make train ARGS="experiment=r3cnn_naive data.root=/data/coco output_dir=runs/naive"
 	$(BIN)/r3cnn train $(ARGS)
 
-# What has been trained already is not trained again; what was interrupted goes on.
+# What has been trained already is not trained again; what was interrupted is resumed.
 sweep = $(BIN)/r3cnn train -m sweep=$@ scale=$(SCALE) seed=$(SEEDS) output_dir=$(SWEEP_DIR) $(ARGS)
 table = $(BIN)/r3cnn report table=$@ search=[$(SWEEP_DIR)] output_dir=$(REPORT_DIR)/$@
 

@@ -83,7 +83,7 @@ class EndSignals:
         self._next_one_kills.start()
         if not self.is_deferred:
             self._end()
-        _say(f"{self.told.name}: ends as soon as the state of the run is saved; a second signal ends it at once")
+        _say(f"{self.told.name}: saving a checkpoint, then exiting; send the signal again to exit at once")
 
     def _stop_handling(self) -> None:
         """Lets the system end the process at the next signal; Python itself could do so in the main thread alone."""

@@ -478,7 +478,7 @@ def test_what_a_run_cannot_start_from_is_refused_before_anything_is_removed(
     for overrides, message in (
         ((start, "data.classes=[triangle,square,circle]"), r"another order: data\.classes=\[circle,square,triangle\]"),
         ((start, "data.mean=[1,2,3]"), r"images of mean .* data\.mean="),
-        ((start, "resume=last"), "give one of them"),
+        ((start, "resume=last"), "give only one"),
         ((start, "init_classes=some"), "init_classes must be one of"),
         ((start, "channels=24"), r"do not fit this network.*of another shape"),
         (("init=absent.ckpt",), "no checkpoint at absent"),

@@ -215,7 +215,7 @@ def test_predict_leaves_out_what_it_cannot_read_and_tells_images_of_the_same_nam
     drawn = {path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.png")}
     assert drawn == {f"{path.name}.png" for path in images[:2]}
     text = (out / "predict.log").read_text()
-    assert "00000.png: cannot be read as an image: it is of no known format" in text
+    assert "00000.png: cannot be read as an image: unknown image format" in text
     assert "left out 1 of 6 files, which cannot be read: ['00000.png']" in text
     assert "skipped 1 files that are no images: 00000.mpeg" in text
     cli(*call, f"source={photos}", "recursive=true", "pictures=0", f"output_dir={tmp_path}/all")

@@ -48,7 +48,7 @@ def test_a_run_is_replaced_only_when_asked_to_and_once_the_new_one_has_a_checkpo
         with pytest.raises(ValueError, match=r"resume=last .* overwrite=true .* another output_dir"):
             train_tiny(*short, *overrides, folder=run)
     for overrides, message in (
-        (("overwrite=true", "resume=last"), "overwrite=true begins anew and resume=last goes on"),
+        (("overwrite=true", "resume=last"), "overwrite=true starts over, resume=last continues"),
         (("overwrite=true", f"resume={run}/checkpoints/best.ckpt"), "overwrite=true replaces the run"),
         (("overwrite=true", f"init={run}/checkpoints/mine.ckpt"), "mine.ckpt is damaged or no checkpoint"),
     ):

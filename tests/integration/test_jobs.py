@@ -159,7 +159,7 @@ CUSTOM = ("data=custom", "data.train.images=x", "data.val.images=x", "data.val.a
             (*CUSTOM, "data.train.annotations=none.json"),
             "data.train.annotations is none.json: there is no {folder}/none",
         ),
-        ((*CUSTOM, "data.train.annotations=broken.json"), "broken.json: is no JSON file"),
+        ((*CUSTOM, "data.train.annotations=broken.json"), "broken.json: is not valid JSON"),
         (
             ("data=coco", "num_classes=80"),
             "data.train.annotations is annotations/instances_train2017.json: there is no",

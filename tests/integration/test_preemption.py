@@ -72,7 +72,7 @@ def test_a_run_told_to_leave_goes_on_to_the_results_of_an_undisturbed_one(
     with pytest.raises(SystemExit) as left:
         train_tiny(*RUN, ALARM, *alarm, folder=tmp_path)
     assert left.value.code == status
-    assert f"told to leave at step {steps} by SIG{name}" in (tmp_path / "train.log").read_text()
+    assert f"stopping at step {steps} on SIG{name}" in (tmp_path / "train.log").read_text()
     assert steps_done(tmp_path) == steps
     assert not (tmp_path / "metrics.json").exists()
     assert losses(tmp_path) == losses(undisturbed)[:steps]
@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_terminal_saves_a_checkpoint_and_ends_ranks_and_loading_proc
     _, errors = run.communicate(timeout=TIMEOUT)
     assert run.returncode == 130, errors
     assert "Traceback" not in errors
-    assert errors.count("told to leave at step") == 1
+    assert errors.count("stopping at step") == 1
     assert steps_done(tmp_path) > 0
     while is_any_left(run.pid):  # loading processes look after their parent now and then
         assert time.monotonic() < end

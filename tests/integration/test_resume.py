@@ -135,7 +135,7 @@ def test_what_a_resumed_run_cannot_take_over_is_refused_before_anything_is_touch
         (["trainer.max_epochs=1"], r"resume=\S+: 2 epochs are done, trainer.max_epochs is 1"),
         (["data.image_range=[0,4095]"], r"data\.image_range=None, this run has \(0\.0, 4095\.0\)"),
         (["trainer.max_steps=5"], r"resume=\S+: 7 steps are done, trainer.max_steps is 5"),
-        (["data.std=[1,2,3]"], r"learnt from images of std .* this run has \[1.0, 2.0, 3.0\]"),
+        (["data.std=[1,2,3]"], r"was trained on images of std .* this run has \[1.0, 2.0, 3.0\]"),
     ):
         with pytest.raises(ValueError, match=message):
             train_tiny(*EVERY_STEP, "resume=last", *overrides, folder=trained)

@@ -116,7 +116,7 @@ def test_a_sweep_of_two_jobs_with_two_ranks_each_ends_as_on_this_machine(
 
 
 LEAVES = {
-    "told to leave": ("scancel", "--signal=USR1"),
+    "signalled": ("scancel", "--signal=USR1"),
     "taken off its machine": ("scontrol", "requeue"),
 }
 
@@ -132,7 +132,7 @@ def test_a_job_in_the_middle_of_training_goes_on_to_the_same_results_after(
     assert status == 0, errors
     name = names(tmp_path)[0]
     assert log_of(tmp_path).count("everything of this run goes to") == 2  # it was started twice
-    assert ("told to leave at step" in log_of(tmp_path)) == ("--signal=USR1" in command)
+    assert ("stopping at step" in log_of(tmp_path)) == ("--signal=USR1" in command)
     assert_same_results(tmp_path / name, undisturbed / name)
 
 
@@ -170,7 +170,7 @@ def test_ctrl_c_cancels_all_jobs(cluster: LocalCluster, tmp_path: Path) -> None:
     sweep.send_signal(signal.SIGINT)
     status, errors = finished(sweep)
     assert (status, numbers(cluster)) == (128 + signal.SIGINT, [])
-    assert "the same command goes on from here" in errors
+    assert "the same command continues from here" in errors
 
 
 def test_what_sbatch_refuses_is_said(cluster: LocalCluster, tmp_path: Path) -> None:

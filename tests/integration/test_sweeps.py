@@ -108,7 +108,7 @@ def test_a_sweep_that_is_killed_in_the_middle_and_started_again_ends_as_an_undis
         assert ours[:2] == theirs[:2]
         assert ours[2].keys() == theirs[2].keys()
         assert all(torch.equal(tensor, theirs[2][key]) for key, tensor in ours[2].items())
-        assert ("goes on from step" in (tmp_path / name / "train.log").read_text()) == (tmp_path / name != done[0])
+        assert ("resuming from step" in (tmp_path / name / "train.log").read_text()) == (tmp_path / name != done[0])
 
 
 @pytest.mark.slow

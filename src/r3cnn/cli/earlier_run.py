@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PREVIOUS = "previous_run"  # folder in which an overwritten run waits for the first checkpoint of the new one
 PATIENCE_SECONDS = 60.0  # of further ranks, for the first one to bring a run back
 SHOWN_KEYS = 3
-GO_ON = "resume=last goes on with it, overwrite=true replaces it, or "
+GO_ON = "resume=last continues it, overwrite=true replaces it, or "
 
 
 def refuse_used(output_dir: Path, way_out: str = GO_ON, own: Collection[str] = ()) -> None:
@@ -112,7 +112,7 @@ def settle_previous(output_dir: Path) -> None:
             target = output_dir / path.relative_to(previous)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-        log.warning("the earlier run in %s is back: the one that was to replace it left no checkpoint", output_dir)
+        log.warning("restored the earlier run in %s: the new run saved no checkpoint", output_dir)
     shutil.rmtree(previous)
 
 
@@ -160,7 +160,7 @@ def _refuse_another(config: DictConfig, kept: Config, output_dir: Path, title: s
         return
     raise ValueError(
         f"resume=auto: output_dir={output_dir} holds the {title} {their_hash}, and this is {ours_hash}, which differs "
-        f"in {_differences(ours, theirs)}: name another folder; resume=last goes on with its checkpoint all the same"
+        f"in {_differences(ours, theirs)}: name another folder; resume=last continues from its checkpoint all the same"
     )
 
 

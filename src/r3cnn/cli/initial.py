@@ -40,9 +40,9 @@ def check_options(config: DictConfig) -> None:
     if not isinstance(config.overwrite, bool):
         raise ValueError(f"overwrite is {config.overwrite!r}: true or false is needed")
     if config.overwrite and config.resume in (AUTO, LAST):
-        raise ValueError(f"overwrite=true begins anew and resume={config.resume} goes on: give one of them")
+        raise ValueError(f"overwrite=true starts over, resume={config.resume} continues: give only one")
     if config.init is not None and config.resume not in (None, AUTO):
-        raise ValueError("init= starts a new run and resume= goes on with an old one: give one of them")
+        raise ValueError("init= starts a new run, resume= continues an old one: give only one")
 
 
 def start_from(model: RCNN, info: CheckpointInfo, config: DictConfig) -> None:
@@ -100,7 +100,7 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], trainer: 
     _check_normalisation(path, source, module.info, "resume")
     theirs, ours = (each.preprocessing.image_range for each in (source, module.info))
     if theirs != ours:
-        raise ValueError(f"resume={path} learnt from grey values in data.image_range={theirs}, this run has {ours}")
+        raise ValueError(f"resume={path} was trained on grey values in data.image_range={theirs}, this run has {ours}")
     run = content.get(RUN)
     if run is None:
         raise ValueError(f"resume={path} was written by an older r3cnn: init={path} starts a new run from its weights")
@@ -199,6 +199,6 @@ def _check_normalisation(path: Path, source: CheckpointInfo, info: CheckpointInf
         theirs, ours = (torch.tensor(getattr(one.preprocessing, name)) for one in (source, info))
         if not torch.allclose(theirs, ours, rtol=0, atol=TOLERANCE):
             raise ValueError(
-                f"{option}={path} learnt from images of {name} {theirs.tolist()}, this run has {ours.tolist()}: "
+                f"{option}={path} was trained on images of {name} {theirs.tolist()}, this run has {ours.tolist()}: "
                 f"data.{name}={theirs.tolist()}"
             )

@@ -117,7 +117,7 @@ def run_calls(
         finally:
             _end_groups([process for _, process in running.values()], grace_seconds, signals)
     if signals.received:
-        log.error("ended by %s; the same command goes on from here", signal.Signals(signals.received[0]).name)
+        log.error("ended by %s; the same command continues from here", signal.Signals(signals.received[0]).name)
         raise SystemExit(128 + signals.received[0])
 
 

@@ -38,7 +38,7 @@ def examples_with_loops(
         try:
             example = images[Draw(0, index)]
         except ImageError as error:  # it may have been readable when it was evaluated
-            log.warning("no picture of it: %s", error)
+            log.warning("skipping picture: %s", error)
             continue
         batch = collate([example]).to(module.device)
         with torch.inference_mode():

@@ -61,7 +61,7 @@ def run_on_slurm(jobs: Sequence[Job], settings: DictConfig) -> dict[Path, str]:
         finally:
             _cancel(list(waiting), settings.grace_seconds)
     if signals.received:
-        log.error("ended by %s; the same command goes on from here", Signals(signals.received[0]).name)
+        log.error("ended by %s; the same command continues from here", Signals(signals.received[0]).name)
         raise SystemExit(128 + signals.received[0])
     return failures
 

@@ -119,7 +119,7 @@ def _check_folder(config: DictConfig, output_dir: Path, *, is_own: bool) -> None
     """Refuses a folder that holds another run, unless it is to be replaced."""
     if is_own and config.overwrite:
         raise ValueError(
-            f"overwrite=true replaces the run in {output_dir}, resume={config.resume} goes on with it: give one of them"
+            f"overwrite=true replaces the run in {output_dir}, resume={config.resume} continues it: give only one"
         )
     if is_own and config.resume == AUTO:
         check_same_run(config, output_dir)
@@ -139,7 +139,7 @@ def _begin(
     log.info("everything of this run goes to %s", output_dir)
     step = 0 if resume is None else step_in(resume)
     if resume is not None:
-        log.info("goes on from step %d of %s", step, resume)
+        log.info("resuming from step %d of %s", step, resume)
     evaluated = output_dir / "checkpoints" / EVALUATED
     stale = [output_dir / RESULT, output_dir / TRAINING_CONFIG, evaluated, *evaluation_files(output_dir)]
     for path in stale if is_own else run_files(output_dir):
@@ -181,7 +181,7 @@ def _is_whole(path: Path) -> bool:
     except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
         if isinstance(error, OSError) and error.errno != EINVAL:
             raise  # the disk's trouble; the file may be whole
-        log.warning("%s cannot be read and is not gone on from: it is damaged or no checkpoint", path)
+        log.warning("skipping unreadable checkpoint %s: it is damaged or no checkpoint", path)
         return False
     return True
 

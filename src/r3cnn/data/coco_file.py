@@ -94,7 +94,7 @@ def read_text(file: Path) -> bytes:
         line, start = content.count(b"\n", 0, error.start) + 1, max(error.start - 20, 0)
         around = content[start : error.start + 20].decode("cp1252", errors="replace")
         raise AnnotationError(
-            f"{file}: byte {error.start} (line {line}) is no {encoding.upper()}: "
+            f"{file}: byte {error.start} (line {line}) is not valid {encoding.upper()}: "
             f"save the file as UTF-8; read as Windows-1252 it says {around!r}"
         ) from error
     return content if encoding == "utf-8" else text.encode("utf-8", errors="surrogatepass")
@@ -129,7 +129,7 @@ def parsed(file: Path, entry: Entry) -> Record:
     try:
         record: object = json.loads(bytes(entry)) if isinstance(entry, msgspec.Raw) else entry
     except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: is no JSON file: {error}") from error
+        raise AnnotationError(f"{file}: is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise AnnotationError(f"{file}: holds an entry that is no object: {str(record)[:80]}")
     return record
@@ -150,7 +150,7 @@ def _parse(file: Path, text: bytes) -> Content:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:  # no JSON, no text, an integer of thousands of digits, too deep
-        raise AnnotationError(f"{file}: is no JSON file: {error}") from error
+        raise AnnotationError(f"{file}: is not valid JSON: {error}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise AnnotationError(f"{file}: has no list {key!r}: a COCO file has images, annotations and categories")

@@ -149,7 +149,7 @@ class CocoDataset(Dataset[Example]):
                 if not self._skips_unreadable or step + 1 == len(self):
                     raise
                 if index not in self._unreadable:
-                    log.warning("left out, the next image stands in for it: %s", error)
+                    log.warning("skipping unreadable image, using the next one: %s", error)
                 self._unreadable.add(index)
         raise IndexError(item)
 

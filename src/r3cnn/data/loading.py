@@ -274,7 +274,7 @@ def opened(
     except Exception as error:  # what decoders make of damaged bytes has no bounds
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "it is of no known format"
+            reason = "unknown image format"
         raise ImageError(f"{path}: cannot be read as {kind}: {reason or type(error).__name__}") from error
 
 

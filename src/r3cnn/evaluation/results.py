@@ -29,7 +29,7 @@ def read_results(path: Path, truth: GroundTruth, iou_type: IouType) -> list[Inst
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, list):
         raise ValueError(f"{path} is no COCO results file: a list is needed, got a {type(content).__name__}")
     found, own_ids = [], truth.own_ids

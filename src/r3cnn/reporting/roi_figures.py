@@ -37,7 +37,7 @@ def read_roi_report(path: Path) -> RoiReport:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it does not hold RoI statistics")

@@ -93,7 +93,7 @@ def _read_metrics(path: Path) -> Metrics:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     missing = [key for key in NEEDED_METRICS if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it was not written by this version of r3cnn")

@@ -149,7 +149,7 @@ class Preemption(Checkpoint):
             logger.save()
         if trainer.is_global_zero:
             step, name = trainer.global_step, self._agreed.name
-            log.info("told to leave at step %d by %s; resume=last goes on from %s", step, name, self.checkpoint)
+            log.info("stopping at step %d on %s; resume=last continues from %s", step, name, self.checkpoint)
         if JOB in os.environ and self._agreed == TO_BE_CONTINUED:
             SIGNALS.ignore()
             trainer.strategy.barrier()
@@ -167,9 +167,9 @@ def requeue_job() -> None:
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     except OSError as error:  # not every cluster has it on its nodes
-        log.error("SLURM job %s could not be queued again: %s", job, error)
+        log.error("SLURM job %s could not be requeued: %s", job, error)
         return
     if done.returncode == 0:
-        log.info("SLURM job %s is queued again and will go on from here", job)
+        log.info("SLURM job %s is requeued and will continue from here", job)
     else:
-        log.error("SLURM job %s could not be queued again: %s", job, done.stderr.strip())
+        log.error("SLURM job %s could not be requeued: %s", job, done.stderr.strip())

@@ -28,7 +28,7 @@ def test_an_empty_folder_means_a_fresh_start(tmp_path: Path) -> None:
     assert resume_path("auto", tmp_path) is None
 
 
-def test_the_newest_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_resumed_from(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, "best.ckpt")
     assert resume_path("auto", tmp_path) == tmp_path / "checkpoints" / "best.ckpt"
     last = write_checkpoint(tmp_path, "last.ckpt")
@@ -41,7 +41,7 @@ def test_a_part_of_a_checkpoint_is_said_and_passed_over(
 ) -> None:
     last = write_checkpoint(tmp_path, "last.ckpt", part=part)
     assert resume_path("auto", tmp_path) is None
-    assert f"{last} cannot be read and is not gone on from: it is damaged or no checkpoint" in caplog.text
+    assert f"skipping unreadable checkpoint {last}: it is damaged or no checkpoint" in caplog.text
     best = write_checkpoint(tmp_path, "best.ckpt")
     assert resume_path("auto", tmp_path) == best
 
@@ -58,13 +58,13 @@ def test_weights_to_start_from_are_for_the_fresh_start_alone() -> None:
     config = OmegaConf.create(values)
     check_options(config)
     config.resume = "last"
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="give only one"):
         check_options(config)
 
 
 def test_a_run_either_goes_on_or_replaces_what_is_there() -> None:
     values = {"init": None, "init_classes": "same", "resume": "auto", "overwrite": True}
-    with pytest.raises(ValueError, match="overwrite=true begins anew and resume=auto goes on: give one of them"):
+    with pytest.raises(ValueError, match="overwrite=true starts over, resume=auto continues: give only one"):
         check_options(OmegaConf.create(values))
     with pytest.raises(ValueError, match="overwrite is 'yes': true or false"):
         check_options(OmegaConf.create({**values, "overwrite": "yes"}))

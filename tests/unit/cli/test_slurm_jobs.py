@@ -81,7 +81,7 @@ def test_without_the_programs_of_slurm_nothing_is_known_and_nothing_breaks(
     assert job_states(["5"]) == {}
     requeue_job()
     assert "SLURM cannot be asked" in caplog.text
-    assert "SLURM job 5 could not be queued again" in caplog.text
+    assert "SLURM job 5 could not be requeued" in caplog.text
 
 
 def run_rank(folder: Path, *arguments: str) -> int:

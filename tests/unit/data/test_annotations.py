@@ -304,7 +304,7 @@ def test_every_encoding_of_json_is_read(tmp_path, write_coco, encoding):
 def test_another_encoding_is_named_with_the_file_and_the_place(tmp_path):
     file = tmp_path / "latin.json"
     file.write_bytes('{"images": [],\n "categories": [{"id": 1, "name": "Käfer"}]}'.encode("latin-1"))
-    with pytest.raises(AnnotationError, match=r"latin\.json: byte 51 \(line 2\) is no UTF-8: .*Käfer"):
+    with pytest.raises(AnnotationError, match=r"latin\.json: byte 51 \(line 2\) is not valid UTF-8: .*Käfer"):
         classes_of(file)
 
 
@@ -313,7 +313,7 @@ def test_another_encoding_is_named_with_the_file_and_the_place(tmp_path):
     [
         ("PK\x03\x04", "is a ZIP archive: unpack it"),
         ("version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS .* `git lfs pull`"),
-        ("[1", "is no JSON file"),
+        ("[1", "is not valid JSON"),
         ("[]", "has no list 'images'"),
         ('{"images": [], "annotations": [], "categories": [1]}', "entry that is no object"),
         ('{"images": [], "annotations": [], "categories": []}', "has no category"),

@@ -154,7 +154,7 @@ def test_damaged_text_is_read_or_refused_by_name(tmp_path, position, inserted, r
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[" * 100_000, "is no JSON file"),
+        ("[" * 100_000, "is not valid JSON"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1' + "0" * 5000 + ', "name": "a"}]}', "JSON|digits"),
         (
             '{"images": [3], "annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}',

@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_read_is_the_one_problem(write_coco, tmp_path):
     assert "unknown in it: ['cow' (1 annotations)]" in problem
     (tmp_path / "no.json").write_text("{")
     (problem,) = inspected(tmp_path / "no.json").problems
-    assert "is no JSON file" in problem
+    assert "is not valid JSON" in problem
 
 
 def test_a_file_of_other_classes_is_looked_through_with_its_own(write_coco):

@@ -31,7 +31,7 @@ def test_masks_rank_by_their_own_score_and_a_missing_box_is_the_masks(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "is no JSON"),
+        ("[", "is not valid JSON"),
         ("{}", "is no COCO results file: a list is needed, got a dict"),
         (json.dumps([{**ENTRY, "image_id": 9}]), "entry 0 lacks 9, or speaks of an unknown image"),
         (json.dumps([ENTRY, {"image_id": 1, "category_id": 3}]), "entry 1 lacks 'score'"),

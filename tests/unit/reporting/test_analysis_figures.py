@@ -86,7 +86,7 @@ def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: P
     path.write_text(json.dumps(rois(2)))
     assert read_roi_report(path) == rois(2)
     path.write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         read_roi_report(path)
     path.write_text('{"images": 3}')
     with pytest.raises(ValueError, match="lacks bin_edges, loops"):

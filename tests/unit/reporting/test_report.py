@@ -126,7 +126,7 @@ def test_a_folder_that_lacks_a_file_is_named(missing: str, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.json", "{", "is no JSON"),
+        ("metrics.json", "{", "is not valid JSON"),
         ("metrics.json", '{"box": {}}', "lacks mask, loops, images"),
         ("config.yaml", "model: {roi_heads: 3}", "is no configuration of a train or evaluate run"),
     ],

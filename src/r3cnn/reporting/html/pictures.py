@@ -129,7 +129,7 @@ def loop_pictures(
         try:
             photo = to_pillow(read_image(images / on_disk.find(image.file_name), data))
         except ValueError as error:
-            log.warning("no picture of it: %s", error)
+            log.warning("skipping picture: %s", error)
             unreadable = str(error)
             continue
         drawn.append(_pictures(image, photo, coco, [loop.get(image.id, []) for loop in found], settings))
