@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from r3cnn.reporting.records import (
     Splits,
     to_json,
 )
+from r3cnn.training.checkpoint_io import whole_file
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 
@@ -66,12 +66,8 @@ def write_record(
     if module.result is None:
         raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
-    draft = output_dir / f".{FILE}.{os.getpid()}"
-    try:
+    with whole_file(output_dir / FILE) as draft:
         draft.write_text(to_json(record), encoding="utf-8")
-        draft.replace(output_dir / FILE)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def make_record(

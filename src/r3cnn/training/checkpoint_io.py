@@ -1,15 +1,32 @@
-"""Checkpoint files: whole or not there, and several of one name."""
+"""Files of a run that are whole or not there, and several checkpoints of one name."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a draft beside ``path``, ``.NAME.PID``, to write into; it takes the place of ``path`` in one step.
+
+    Where writing fails, what ``path`` held before is still whole. Folders that are missing are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -35,22 +52,16 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError("storage_options is not None: checkpoints are written to local file systems only")
-        whole = Path(path)
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        part = whole.with_name(f".{whole.name}.{os.getpid()}")
         try:
-            with part.open("wb") as file:
+            with whole_file(Path(path)) as draft, draft.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(whole)
         except (OSError, RuntimeError) as error:
             reason = error if isinstance(error, OSError) else error.__context__  # torch has words of its own for it
             if isinstance(reason, OSError):
-                raise OSError(reason.errno, reason.strerror, str(whole)) from error
+                raise OSError(reason.errno, reason.strerror, str(path)) from error
             raise
-        finally:
-            part.unlink(missing_ok=True)
 
 
 class SeveralCheckpoints(ModelCheckpoint):
@@ -81,9 +92,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Puts a file under another name as well, as a hard link where the file system can; replaces what is there."""
     if target.exists() and target.samefile(source):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+    with whole_file(target) as draft:
+        try:
+            draft.hardlink_to(source)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, draft)

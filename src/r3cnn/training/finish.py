@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import lightning
@@ -53,7 +52,8 @@ def evaluate_final_weights(
 def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int) -> None:
     """Copies ``last`` to where ``callback`` keeps its best checkpoint, if it is better or the only one.
 
-    Both files then say so, so that a run that is resumed from them does not put a worse one in its place.
+    Both files then say so, so that a run that is resumed from them does not put a worse one in its place. ``last`` is
+    the second to say it: a run that is ended between them compares its final weights once more when it is resumed.
 
     Args:
         callback: Keeps the best checkpoint of a run.
@@ -72,29 +72,24 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     worst = _remember(callback, path, score)
     content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
     content["callbacks"][callback.state_key] = callback.state_dict()
-    WholeFileCheckpointIO().save_checkpoint(content, last)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # it may be linked to from the folder of an evaluation, which keeps the old one
-    shutil.copyfile(last, path)
+    WholeFileCheckpointIO().save_checkpoint(content, path)
     if isinstance(callback, SeveralCheckpoints):
         callback.name_best(path)
-        if worst is not None:
-            worst.unlink(missing_ok=True)
+    WholeFileCheckpointIO().save_checkpoint(content, last)
+    if worst is not None and worst != path:
+        worst.unlink(missing_ok=True)
 
 
 def _remember(callback: ModelCheckpoint, path: Path, score: float) -> Path | None:
     """Notes the best checkpoint as the callback does within ``fit``; gives the one whose place it takes, if any."""
     lowest = -math.inf if callback.mode == "max" else math.inf
     noted = torch.tensor(lowest if math.isnan(score) else score)
-    worst = callback.kth_best_model_path if len(callback.best_k_models) == callback.save_top_k else None
-    callback.best_k_models.pop(worst or "", None)
-    callback.best_model_path, callback.best_model_score = (
-        str(path),
-        torch.tensor(lowest if math.isnan(score) else score),
-    )
+    worst = callback.kth_best_model_path if len(callback.best_k_models) == callback.save_top_k else ""
+    callback.best_k_models.pop(worst, None)
+    callback.best_model_path, callback.best_model_score = str(path), noted
     callback.best_k_models[str(path)] = noted
     if len(callback.best_k_models) == callback.save_top_k:
         take = min if callback.mode == "max" else max
         callback.kth_best_model_path = take(callback.best_k_models, key=lambda key: float(callback.best_k_models[key]))
         callback.kth_value = callback.best_k_models[callback.kth_best_model_path]
-    return None if worst is None else Path(worst)
+    return Path(worst) if worst else None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import lightning
@@ -10,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from r3cnn.cli.parts import keeping_several
 from r3cnn.training.build import instantiate
-from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
+from r3cnn.training.checkpoint_io import WholeFileCheckpointIO, link_or_copy
 from r3cnn.training.finish import keep_if_best
 
 
@@ -133,3 +135,27 @@ def test_final_weights_take_the_place_of_the_worst_of_several_if_they_are_the_be
 def test_names_of_the_users_own_that_tell_checkpoints_apart_stay(tmp_path: Path) -> None:
     fit(tmp_path, [0.1, 0.5], save_top_k=2, filename="at_{step}", auto_insert_metric_name=False)
     assert names(tmp_path) == ["at_1.ckpt", "at_2.ckpt"]
+
+
+def test_final_weights_take_the_place_of_the_worst_under_names_of_the_users_own_as_well(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    callback = fit(folder, [0.5, 0.3], save_top_k=2, filename="at_{step}", auto_insert_metric_name=False)
+    torch.save({"global_step": 3, "callbacks": {}}, tmp_path / "last.ckpt")
+    keep_if_best(callback, tmp_path / "last.ckpt", 0.9, step=3)
+    assert names(folder) == ["at_1.ckpt", "at_3.ckpt"]
+
+
+def test_a_name_stays_with_the_old_file_until_it_is_whole_under_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    for name in ("best", "new"):
+        (tmp_path / f"{name}.ckpt").write_text(name)
+    for broken in ((os, "link"), (shutil, "copyfile")):
+        monkeypatch.setattr(*broken, end)
+    with pytest.raises(OSError, match="no space"):
+        link_or_copy(tmp_path / "new.ckpt", tmp_path / "best.ckpt")
+    assert (tmp_path / "best.ckpt").read_text() == "best"
+    assert names(tmp_path) == ["best.ckpt", "new.ckpt"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,33 @@ def test_a_link_to_the_old_best_weights_keeps_them(tmp_path: Path) -> None:
     keep_if_best(callback, tmp_path / "last.ckpt", 0.2, step=3)
     assert name_in(tmp_path / "best.ckpt") == "last"
     assert name_in(tmp_path / "evaluated.ckpt") == "best"
+
+
+@pytest.mark.parametrize("place", ["best.ckpt", "last.ckpt"])
+def test_a_run_that_is_ended_while_the_best_weights_are_replaced_keeps_whole_ones_and_replaces_them_when_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    write(tmp_path / "best.ckpt")
+    write(tmp_path / "last.ckpt")
+    settings = {"dirpath": tmp_path, "filename": "best", "monitor": "val/mask_ap", "mode": "max"}
+    callback = ModelCheckpoint(**settings)
+    callback.best_model_score = torch.tensor(0.1)
+
+    def replace(draft: Path, target: Path) -> None:
+        if target.name == place:
+            raise KeyboardInterrupt
+        os.replace(draft, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            keep_if_best(callback, tmp_path / "last.ckpt", 0.2, step=3)
+    assert name_in(tmp_path / "best.ckpt") == ("best" if place == "best.ckpt" else "last")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"] == {}  # which says nothing untrue
+    resumed = ModelCheckpoint(**settings)
+    resumed.best_model_score = torch.tensor(0.1)
+    keep_if_best(resumed, tmp_path / "last.ckpt", 0.2, step=3)
+    assert name_in(tmp_path / "best.ckpt") == "last"
 
 
 @pytest.mark.parametrize("score", [0.2, math.nan])
