@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -23,6 +25,18 @@ with SIGNALS.handled(may_continue=True):
         hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no statement of Python's ends, as in a long step
     time.sleep(1)
     SIGNALS.release()
+"""
+POOL = """
+import os, time
+from pathlib import Path
+from r3cnn.data import inspection
+from r3cnn.end_signals import SIGNALS
+class Slow:
+    def examine(self, path):
+        os.write(1, b"x")
+        time.sleep(60)
+with SIGNALS.handled(may_continue=False):
+    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 64, 2, Slow()))
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -84,3 +98,19 @@ def test_the_signal_that_asks_to_be_continued_is_noted_alone() -> None:
     process.send_signal(signal.SIGUSR1)
     output, errors = process.communicate(timeout=60)
     assert (output, errors, process.returncode) == ("told SIGUSR1\n", "", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_ends_a_check_of_images_at_once_with_a_single_line(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(2) == "xx"  # both workers are at an image
+    os.killpg(process.pid, number)
+    try:
+        assert process.communicate(timeout=30) == ("", f"r3cnn: ended by {number.name}\n")
+        assert process.returncode == CODES[number]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

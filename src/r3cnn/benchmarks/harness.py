@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from r3cnn.end_signals import end_silently
 from r3cnn.process_memory import peak_bytes
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,8 @@ def run_alone(call: Callable[[], object], *, warm_up: Callable[[], object] | Non
         OSError: If the kernel does not let the process set the mark back.
         Exception: Whatever ``call`` raises.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_silently) as pool:
         return pool.submit(_measured, call, warm_up).result()
 
 

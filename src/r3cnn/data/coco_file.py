@@ -229,12 +229,8 @@ def _without_unused(file: Path, listed: Sequence[tuple[Id, str]], uses: Mapping[
 
 def root_of(entries: Entries) -> str | None:
     """Name of the class above all others that Roboflow's exports have, and no annotation names; None without one."""
-    above = {str(record.get("supercategory")) for record in entries.categories}
-    return next(
-        (
-            str(record.get("name"))
-            for record in entries.categories
-            if record.get("supercategory") == "none" and str(record.get("name")) in above
-        ),
-        None,
-    )
+    names = [
+        (composed(str(record.get("name"))), composed(str(record.get("supercategory")))) for record in entries.categories
+    ]
+    above = {supercategory for _, supercategory in names}
+    return next((name for name, supercategory in names if supercategory == "none" and name in above), None)

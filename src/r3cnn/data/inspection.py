@@ -19,6 +19,7 @@ from r3cnn.data.image_files import ImageFolder
 from r3cnn.data.loading import SIXTEEN_BITS, ImageError, ImageFacts, ImageReader, is_image_file, proposed_range
 from r3cnn.data.segmentation import decode
 from r3cnn.data.split import Split
+from r3cnn.end_signals import end_silently
 from r3cnn.structures import Size
 
 FILES_PER_TASK = 16
@@ -185,7 +186,7 @@ def _look_at_all(files: Sequence[tuple[Path, Size | None]], workers: int, reader
     if workers == 0:
         yield from map(look, files)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_silently) as pool:
         yield from pool.map(look, files, chunksize=FILES_PER_TASK)
 
 

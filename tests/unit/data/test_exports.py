@@ -168,3 +168,10 @@ def no_detection() -> Detections:
         mask_scores=torch.zeros(0),
         has_mask_scores=False,
     )
+
+
+def test_roboflows_root_is_no_class_however_its_letters_are_composed(tmp_path: Path) -> None:
+    file, content = tmp_path / "export.json", json.dumps(roboflow())
+    for root in ("form\u0065\u0301", "form\u00e9"):
+        file.write_text(content.replace("shapes", root), encoding="utf-8")
+        assert classes_of(file) == CLASSES
