@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import netrc
 import os
+import re
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+from r3cnn.training.checkpoint_io import whole_file
 
 WANDB_URL = "https://api.wandb.ai"
 
@@ -89,15 +93,17 @@ class CsvLogger(Logger):
             return next(csv.reader(file), [])
 
     def _read(self) -> list[dict[str, str]]:
+        """Rows that are whole; a run that was killed, or found the disk full, may have left a part of one."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+            ended, newline, _ = file.read().rpartition("\n")
+        rows = csv.DictReader(StringIO(ended + newline))
+        return [row for row in rows if None not in row and re.fullmatch(r"-?\d+", row.get("step") or "")]
 
     def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
         columns = sorted({key for row in rows for key in row} - {"step"})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["step", *columns])
             writer.writeheader()
             writer.writerows(rows)

@@ -41,6 +41,40 @@ def test_a_second_logger_appends_after_the_step_that_is_kept(tmp_path: Path) -> 
     assert [(row["step"], row["loss"]) for row in table(tmp_path)] == [("0", "0.0"), ("1", "1.0"), ("2", "9.0")]
 
 
+def test_a_new_column_that_finds_no_room_leaves_the_table_whole(tmp_path: Path, small_files: None) -> None:
+    logger = CsvLogger(str(tmp_path), flush_every=1)
+    for step in range(100):
+        logger.log_metrics({"loss": float(step)}, step=step)
+    before = table(tmp_path)
+    with pytest.raises(OSError, match="File too large"):
+        logger.log_metrics({f"val/{number}": 0.5 for number in range(1000)}, step=100)
+    assert table(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize(
+    ("left", "steps"),
+    [
+        (b"step,loss\r\n0,0.5\r\n1,0.2", ["0", "5"]),
+        (b"step,loss\r\n0,0.5\r\n,\r\n", ["0", "5"]),
+        (b"step,loss\r\n0,0.5\r\n0.25\r\n", ["0", "5"]),
+        (b"step,loss\r\n0,0.5\r\n1,0.21,0.2\r\n\0\0\xff\r\n", ["0", "5"]),
+        (b"step,lo", ["5"]),
+        (b"ste\r\n0\r\n", ["5"]),
+        (b"", ["5"]),
+    ],
+)
+def test_a_run_goes_on_with_the_whole_rows_of_a_table_that_was_left_half_written(
+    tmp_path: Path, left: bytes, steps: list[str]
+) -> None:
+    (tmp_path / "metrics.csv").write_bytes(left)
+    logger = CsvLogger(str(tmp_path), flush_every=1)
+    logger.keep_rows_before(5)
+    logger.log_metrics({"loss": 0.1}, step=5)
+    assert [row["step"] for row in table(tmp_path)] == steps
+    assert table(tmp_path)[-1]["loss"] == "0.1"
+
+
 def test_a_login_is_a_key_in_the_environment_or_in_the_netrc_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
