@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -107,7 +107,8 @@ def status_of(number: signal.Signals) -> int:
 def _say(text: str) -> None:
     """Writes a line on stderr, once for all ranks of a node; loggers and streams may be in use when a signal comes."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        os.write(2, f"r3cnn: {text}\n".encode())
+        with suppress(OSError):  # SIGHUP: the terminal has gone
+            os.write(2, f"r3cnn: {text}\n".encode())
 
 
 def leave_signals_to_parent(_: int) -> None:

@@ -75,6 +75,13 @@ def test_switches_of_the_trainer_work_together(train_tiny: Train) -> None:
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.parametrize("switch", ["fast_dev_run=true", "overfit_batches=2"])
+def test_switches_of_the_trainer_ask_for_no_validation_where_there_is_none(train_tiny: Train, switch: str) -> None:
+    folder = train_tiny("data.val=null", f"trainer.{switch}", "pictures=0", "callbacks=none")
+    assert json.loads((folder / "metrics.json").read_text())["mask"]["ap"] is None
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]  # none of Lightning's own
+
+
 def test_a_fast_dev_run_takes_one_step(train_tiny: Train) -> None:
     folder = train_tiny("trainer.fast_dev_run=true", "pictures=0")
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1

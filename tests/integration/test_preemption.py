@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -144,3 +148,25 @@ def is_any_left(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_saves_a_checkpoint(tmp_path: Path) -> None:
+    terminal, ours = pty.openpty()
+    command = [sys.executable, "-m", "r3cnn", "train", *TINY_RUN, "trainer.max_steps=100000", f"output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        command,
+        stdin=ours,
+        stdout=ours,
+        stderr=ours,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # the terminal tells the session when it goes
+    )
+    os.close(ours)
+    end = time.monotonic() + TIMEOUT
+    while not (tmp_path / "metrics.csv").is_file() and process.poll() is None and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 65536)  # the progress bar, which would wait for a reader
+    os.close(terminal)
+    assert process.wait(TIMEOUT) == 129
+    assert steps_done(tmp_path) > 0

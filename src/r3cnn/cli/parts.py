@@ -122,6 +122,9 @@ def build_trainer(
         check_tasks(os.environ, num_devices(settings) * int(str(settings["num_nodes"])))
     if config.get("data") is not None and config.data.get("val", ()) is None:
         settings["limit_val_batches"] = 0
+    for switch, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar)):
+        if settings.get(switch) is True:  # else Lightning adds one of its own
+            settings[switch] = any(isinstance(callback, kind) for callback in callbacks)
     plugins = [WholeFileCheckpointIO(), *([environment] if environment else [])]
     parts = {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy_of(settings)}
     if (profiler := settings.get("profiler")) in PROFILERS:  # else they print among the log lines
@@ -133,6 +136,8 @@ def build_trainer(
         key = next((key for key in settings if key != "_target_" and _is_cured(arguments, key)), None)
         place = "trainer" if key is None else f"trainer.{key} is {settings[key]!r}"
         raise ValueError(f"{place}: {error.__cause__ or error}") from error
+    if settings.get("limit_val_batches") == 0:  # fast_dev_run and overfit_batches set a number of their own
+        trainer.limit_val_batches = 0
     # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer

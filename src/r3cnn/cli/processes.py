@@ -141,6 +141,8 @@ def _end_groups(processes: Sequence[Process], grace_seconds: float, signals: End
     for process in processes:
         _signal_group(process, signal.SIGTERM)
     asked, deadline = len(signals.received), time.monotonic() + grace_seconds
+    if asked and processes:
+        log.info("waiting until the jobs have saved; a second signal ends them at once")
     while any(process.leader.poll() is None for process in processes):
         if time.monotonic() > deadline or len(signals.received) > asked:
             break

@@ -78,12 +78,13 @@ def patient_output() -> Iterator[None]:
     before = getattr(stream, "errors", None)
     if before is not None and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=ERRORS)
-    sys.stdout = patient = PatientStream(stream)
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = PatientStream(stream), PatientStream(sys.stderr)  # type: ignore[assignment]
     try:
         yield
     finally:
-        patient.flush()
-        sys.stdout = stream
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = streams
         if before is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=before)
 
