@@ -79,7 +79,7 @@ def patient_output() -> Iterator[None]:
     if before is not None and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=ERRORS)
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = PatientStream(stream), PatientStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = PatientStream(stream), PatientStream(sys.stderr)
     try:
         yield
     finally:
