@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_runs import TINY_NETWORK, Cli
 
+from r3cnn.cli.outcome import evaluation_files
 from r3cnn.data.shapes import write_shapes
 
 NAMES = {"circle": 1, "square": "sq [/x] é", "triangle": 2.5}
@@ -63,6 +64,8 @@ def test_odd_files_are_trained_on_evaluated_and_analysed_and_pycocotools_agrees(
     assert "training on 7 images; in the file: " in log
     assert list(json.loads((run / "metrics.json").read_text())["per_class"]) == ["1", "sq [/x] é", "2.5"]
     assert json.loads((run / "image_ids.json").read_text()) == ["img 1/é", "img 2/é", "img 3/é"]
+    drawn = {run / "pictures" / f"img 1%2Fé_{kind}.png" for kind in ("predictions", "loops")}
+    assert drawn <= {*evaluation_files(run)}
     cli("analyze", "errors", f"run={run}")
     assert json.loads((run / "errors/errors.json").read_text())["classes"] == ["1", "sq [/x] é", "2.5"]
     agrees_with_pycocotools(data / "annotations/instances_val.json", run)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, read_config
 from r3cnn.cli.jobs import job_name
-from r3cnn.cli.outcome import LOOPS
+from r3cnn.cli.outcome import LOOPS, picture_file
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
@@ -139,7 +139,7 @@ def _pictures(media: WandbMedia, module: EvaluationModule, data: CocoDataModule,
     least, classes, pictures = media.score_threshold, data.classes, dict[str, object]()
     for number, (example, loops) in enumerate(examples_with_loops(module, data, max(media.pictures, media.panels))):
         if number < media.pictures:
-            strip = output_dir / PICTURES / f"{example.image_id}{LOOPS}"
+            strip = picture_file(output_dir / PICTURES, data.val_set.file_id(example.image_id), LOOPS)
             pictures |= pictures_of(
                 example.image, loops, classes, image_id=example.image_id, score_threshold=least, strip=strip
             )

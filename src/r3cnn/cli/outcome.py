@@ -17,11 +17,13 @@ from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
+from r3cnn.names import file_name, metric_key
 from r3cnn.reporting.console import print_metrics, terminal
 from r3cnn.reporting.curves import plot_training_curves
 from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
-from r3cnn.training.checkpoint_io import link_or_copy
+from r3cnn.structures import Id
+from r3cnn.training.checkpoint_io import link_or_copy, whole_file
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,10 @@ def evaluation_files(output_dir: Path) -> list[Path]:
     found = [output_dir / name for name in names]
     found += output_dir.glob(LOOP_DETECTIONS.format("[0-9]*"))
     found += [errors / name for name in (ERROR_REPORT, *ERROR_PICTURES)]
-    images = json.loads(ids.read_text(encoding="utf-8") or "[]") if ids.is_file() else []
-    found += [pictures / f"{image}{kind}" for image in images for kind in (PREDICTIONS, LOOPS)]
+    images: list[Id] = []
+    with suppress(FileNotFoundError, ValueError, TypeError):  # half of it, or another program's
+        images = [*json.loads(ids.read_text(encoding="utf-8"))]
+    found += [picture_file(pictures, image, kind) for image in images for kind in (PREDICTIONS, LOOPS)]
     return [path for path in (*found, ids) if path.is_file()]
 
 
@@ -62,9 +66,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
     usual = [folder / name for name in ("last.ckpt", "best.ckpt", EVALUATED)]
     found = dict.fromkeys(path for path in usual if path.is_file())
     for path in [*found]:
-        with suppress(RuntimeError, EOFError, UnpicklingError, OSError, KeyError):  # what cannot be read tells nothing
+        # What cannot be read tells nothing, and neither does what other programs write.
+        with suppress(RuntimeError, EOFError, UnpicklingError, OSError, KeyError, TypeError, AttributeError):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             for state in content["callbacks"].values():
+                if not isinstance(state, dict):  # of a callback of the user's own
+                    continue
                 told = [*state.get("best_k_models", ()), state.get("best_model_path"), state.get("last_model_path")]
                 found |= dict.fromkeys(Path(name) for name in told if name and Path(name).parent == folder)
     return [path for path in found if path.is_file()]
@@ -132,7 +139,8 @@ def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: boo
 
     Beside it ``image_ids.json``, the images that were looked at: one without a detection is in no other file.
     """
-    (output_dir / IMAGE_IDS).write_text(json.dumps(result.image_ids) + "\n", encoding="utf-8")
+    with whole_file(output_dir / IMAGE_IDS) as draft:
+        draft.write_text(json.dumps(result.image_ids) + "\n", encoding="utf-8")
     for path in output_dir.glob(LOOP_DETECTIONS.format("*")):  # of an earlier evaluation with more loops
         path.unlink()
     for loop in range(1, len(result.metrics["loops"]) if with_earlier else 1):
@@ -151,6 +159,11 @@ def log_to_file(text: str) -> None:
 def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, count: int) -> None:
     """Draws, for images spread over the validation set, predictions beside ground truth and the boxes of every loop."""
     for example, found in examples_with_loops(module, data, count):
-        image, target = example.image, example.target
-        draw_predictions(image, found[-1], target, data.classes, folder / f"{example.image_id}{PREDICTIONS}")
-        draw_loop_strip(image, found, target, folder / f"{example.image_id}{LOOPS}")
+        image, target, image_id = example.image, example.target, data.val_set.file_id(example.image_id)
+        draw_predictions(image, found[-1], target, data.classes, picture_file(folder, image_id, PREDICTIONS))
+        draw_loop_strip(image, found, target, picture_file(folder, image_id, LOOPS))
+
+
+def picture_file(folder: Path, image_id: Id, kind: str) -> Path:
+    """Where the picture of an image is drawn; an id of the annotation file may be any text."""
+    return folder / file_name(metric_key(str(image_id)), kind)

@@ -21,7 +21,7 @@ from r3cnn.data.augmentation import Augmentation
 from r3cnn.data.loading import LEAVING_OUT, ImageError, ImageReader
 from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
-from r3cnn.structures import Size
+from r3cnn.structures import Id, Size
 
 log = logging.getLogger(__name__)
 Crowd = Literal["drop", "ignore"]
@@ -85,6 +85,10 @@ class CocoDataset(Dataset[Example]):
     def image_ids(self) -> tuple[int, ...]:
         """Ids of the I images."""
         return tuple(self.annotations.image_ids[self._indices].tolist())
+
+    def file_id(self, image_id: int) -> Id:
+        """The annotation file's id of an image."""
+        return self.annotations.file_ids.get(image_id, image_id)
 
     @property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from r3cnn.cli.earlier_run import set_aside, settle_previous
-from r3cnn.cli.outcome import ERROR_PICTURES, evaluation_files, keep_evaluated, run_files
+from r3cnn.cli.outcome import ERROR_PICTURES, checkpoint_files, evaluation_files, keep_evaluated, run_files
 from r3cnn.reporting import error_figures
 
 
@@ -94,6 +94,23 @@ def names(files: Iterable[Path], folder: Path) -> set[str]:
 def test_files_of_an_evaluation_and_of_a_training_are_told_from_other_peoples(used: Path) -> None:
     assert names(evaluation_files(used), used) == set(OF_EVALUATION)
     assert names(run_files(used), used) == {*OF_EVALUATION, *OF_TRAINING}
+
+
+@pytest.mark.parametrize("left", [b"", b"[7, 1", b"7", b"\xff\xfe"])
+def test_a_folder_whose_image_ids_were_left_half_written_can_be_used_again(used: Path, left: bytes) -> None:
+    (used / "image_ids.json").write_bytes(left)
+    expected = {name for name in OF_EVALUATION if not name.startswith("pictures/7")}
+    assert names(evaluation_files(used), used) == expected
+
+
+@pytest.mark.parametrize("callbacks", [{"Theirs": [1], "Odd": {"best_k_models": {}}}, [], None])
+def test_states_of_the_users_own_callbacks_hide_no_checkpoint(tmp_path: Path, callbacks: object) -> None:
+    for name in ("last.ckpt", "best.ckpt", "epoch3.ckpt"):
+        (tmp_path / name).touch()
+    own = {"ModelCheckpoint": {"best_model_path": str(tmp_path / "epoch3.ckpt")}}
+    torch.save({"callbacks": callbacks}, tmp_path / "last.ckpt")
+    torch.save({"callbacks": {"Theirs": [1], **own}}, tmp_path / "best.ckpt")
+    assert {path.name for path in checkpoint_files(tmp_path)} == {"last.ckpt", "best.ckpt", "epoch3.ckpt"}
 
 
 @pytest.mark.parametrize("new", [None, "last.ckpt"])
