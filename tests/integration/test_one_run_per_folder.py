@@ -52,8 +52,10 @@ def test_the_folder_is_free_after_a_run_that_failed(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    mine = [tmp_path / "checkpoints" / name for name in ("last.ckpt", ".hidden", ".a.ckpt", "epoch.1")]
-    drafts = [tmp_path / "checkpoints" / ".last.ckpt.4711", tmp_path / ".result.json.12"]
+    mine = [tmp_path / "checkpoints" / name for name in ("last.ckpt", ".hidden", ".a.ckpt", "epoch.1", ".runs.2024")]
+    mine += [tmp_path / ".notes.2024", tmp_path / ".result.json.bak"]
+    names = (".result.json.12", ".metrics.csv.12", ".image_ids.json.12", "checkpoints/.last.ckpt.4711")
+    drafts = [tmp_path / name for name in names]
     for path in (*mine, *drafts):
         path.touch()
     with sole_writer(tmp_path, waits=False):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from r3cnn.cli.outcome import IMAGE_IDS, NUMBERS, RECORD
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ def sole_writer(output_dir: Path, *, waits: bool) -> Iterator[None]:
 
 def _remove_drafts(output_dir: Path) -> None:
     """Removes what a run that was killed had begun to write: ``.NAME.PID``, which becomes NAME when it is whole."""
-    for folder in (output_dir, output_dir / "checkpoints"):
-        for path in folder.glob(".*.*"):
+    for draft in (*(f".{name}.*" for name in (RECORD, NUMBERS, IMAGE_IDS)), "checkpoints/.*.ckpt.*"):
+        for path in output_dir.glob(draft):
             if path.suffix[1:].isdigit() and path.is_file():
                 path.unlink()
 
