@@ -11,7 +11,7 @@ from test_two_ranks import TWO_RANKS, r3cnn
 from tiny_runs import TINY_RUN, Cli
 
 from r3cnn.data.index_cache import digest_of
-from r3cnn.reporting.records import FILE, Record, read_record
+from r3cnn.reporting.records import RESULT, Record, read_record
 
 NAIVE = ("experiment=r3cnn_naive", "scale=demo", *(each for each in TINY_RUN if not each.startswith("experiment=")))
 SHORT = ("trainer.max_steps=3", "callbacks.measurements.warm_up_steps=1", "pictures=0", "data.eval_batch_size=1")
@@ -36,7 +36,7 @@ def test_the_record_says_what_ran_and_holds_the_metrics_as_they_were_written(fin
     assert record.config["seed"] == 5
     assert record.config["output_dir"] == str(finished)
     assert "seed=5" in record.overrides
-    assert not [*finished.glob(f".{FILE}*")]
+    assert not [*finished.glob(f".{RESULT}*")]
 
 
 def test_the_record_names_the_data_by_content(record: Record) -> None:
@@ -94,7 +94,7 @@ def test_the_report_puts_the_run_into_its_rows_beside_the_papers_numbers(
 def test_a_run_that_replaces_another_is_not_finished_until_it_ends(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / FILE).write_text("{}")
+    (tmp_path / RESULT).write_text("{}")
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("the disk is full")
@@ -102,7 +102,7 @@ def test_a_run_that_replaces_another_is_not_finished_until_it_ends(
     monkeypatch.setattr("r3cnn.cli.train.write_outcome", fail)
     with pytest.raises(RuntimeError, match="the disk is full"):
         cli("train", *NAIVE, *SHORT, "trainer.max_steps=1", f"output_dir={tmp_path}", "overwrite=true")
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / RESULT).exists()
 
 
 @pytest.mark.slow

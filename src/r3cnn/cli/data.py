@@ -19,6 +19,7 @@ from r3cnn.data.checks import AnnotationError
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.inspection import Inspection, inspect, shared_images
 from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
+from r3cnn.data.split import Split
 from r3cnn.data.statistics import statistics_of
 from r3cnn.names import visible
 from r3cnn.training.build import instantiate
@@ -68,14 +69,7 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     data = build_data(plain(config.data), trusted=None)
     data.prepare_data()
     found = {
-        name: inspect(
-            split,
-            data.classes,
-            is_training=name == "train",
-            max_overhang=data.max_overhang,
-            workers=config.data.workers,
-            reader=data.reader,
-        )
+        name: _inspect(split, data, config.data.workers)
         for name, split in (("train", data.train), ("val", data.val))
         if split is not None
     }
@@ -96,15 +90,19 @@ def _val_alone(config: DictConfig) -> Found:
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
-    found = inspect(
-        data.val_split,
+    found = _inspect(data.val_split, data, config.data.workers)
+    return _entry(found, _statistics(found, data))
+
+
+def _inspect(split: Split, data: CocoDataModule, workers: int) -> Inspection:
+    return inspect(
+        split,
         data.classes,
-        is_training=False,
+        is_training=split is data.train,
         max_overhang=data.max_overhang,
-        workers=config.data.workers,
+        workers=workers,
         reader=data.reader,
     )
-    return _entry(found, _statistics(found, data))
 
 
 def _entry(inspection: Inspection, statistics: dict[str, object]) -> Found:

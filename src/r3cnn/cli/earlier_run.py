@@ -16,10 +16,11 @@ from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import Config, plain, read_config
-from r3cnn.cli.jobs import RESULT, hash_of
+from r3cnn.cli.jobs import hash_of
 from r3cnn.cli.outcome import CONFIG_FILE, METRICS, TRAINING_CONFIG, checkpoint_files, run_files
 from r3cnn.cli.ranks import rank_in
 from r3cnn.reporting.neutral import NEUTRAL, without
+from r3cnn.reporting.records import RESULT
 
 log = logging.getLogger(__name__)
 PREVIOUS = "previous_run"  # folder in which an overwritten run waits for the first checkpoint of the new one

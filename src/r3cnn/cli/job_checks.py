@@ -27,8 +27,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from r3cnn.cli.configs import fill_classes, plain
 from r3cnn.cli.errors import message_for_user
+from r3cnn.cli.jobs import AUTO
 from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, checked, evaluation_options, num_devices
 from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.data.samplers import used_batches
 from r3cnn.detector import RCNN
 from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import RoiStatistics
@@ -44,7 +46,6 @@ from r3cnn.training.wandb_run import RunFacts
 
 LARGEST_SEED = 2**32 - 1  # that numpy takes
 UNLIMITED = -1
-AUTO = "auto"
 DEVICE_NAMES = re.compile(r"[1-9]\d*|\d+(,\d+)+,?|\d+,")  # a number of devices, or their indices: 2 or 0,1
 AT_LEAST_ONE = (
     "trainer.num_nodes",
@@ -352,9 +353,8 @@ def check_lengths(config: DictConfig) -> None:
         train, val = _num_batches(json.dumps({**plain(filled.data), "seed": 0}), ranks)
     elif isinstance(drawn, int):
         train = max(1, math.ceil(drawn / data.batch_size) // ranks)
-    is_overfit = trainer.overfit_batches > 0
-    used = _share(config, "overfit_batches" if is_overfit else "limit_train_batches", train)
-    _share(config, "overfit_batches" if is_overfit else "limit_val_batches", val)
+    keys = ("overfit_batches",) * 2 if trainer.overfit_batches > 0 else ("limit_train_batches", "limit_val_batches")
+    used, _ = (used_batches(each, trainer[key], f"trainer.{key}") for key, each in zip(keys, (train, val), strict=True))
     interval, is_used = trainer.val_check_interval, trainer.limit_val_batches != 0 and data.val is not None
     counts_in_epoch = trainer.check_val_every_n_epoch is not None and not trainer.fast_dev_run
     if isinstance(interval, int) and interval > used > 0 and counts_in_epoch and is_used:
@@ -362,15 +362,6 @@ def check_lengths(config: DictConfig) -> None:
             f"trainer.val_check_interval is {interval}, an epoch has {used} batches: a share such as 1.0 is needed, "
             "or trainer.check_val_every_n_epoch=null, which counts batches over all epochs"
         )
-
-
-def _share(config: DictConfig, key: str, batches: int) -> int:
-    """Batches that are used of so many."""
-    limit = config.trainer[key]
-    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    if used == 0 < batches and limit > 0:
-        raise ValueError(f"trainer.{key} is {limit} of {batches} batches, which is none: {1 / batches:.2g} is one")
-    return used
 
 
 @lru_cache(maxsize=32)

@@ -25,8 +25,8 @@ from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.index_cache import digest_of
 from r3cnn.evaluation.metrics_format import Metrics
 from r3cnn.reporting.records import (
-    FILE,
     FORMAT,
+    RESULT,
     DataFacts,
     Git,
     MemoryKind,
@@ -66,7 +66,7 @@ def write_record(
     if module.result is None:
         raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
-    with whole_file(output_dir / FILE) as draft:
+    with whole_file(output_dir / RESULT) as draft:
         draft.write_text(to_json(record), encoding="utf-8")
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, ListConfig
 
-from r3cnn.cli.jobs import AUTO, RESULT, Job
+from r3cnn.cli.jobs import AUTO, Job
 from r3cnn.cli.processes import Call, run_calls
 from r3cnn.cli.ranks import OF_A_SWEEP, for_jobs
+from r3cnn.reporting.records import RESULT
 
 log = logging.getLogger(__name__)
 

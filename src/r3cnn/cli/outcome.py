@@ -21,13 +21,14 @@ from r3cnn.names import file_name, metric_key
 from r3cnn.reporting.console import print_metrics, terminal
 from r3cnn.reporting.curves import plot_training_curves
 from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
+from r3cnn.reporting.records import RESULT
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
 from r3cnn.structures import Id
 from r3cnn.training.checkpoint_io import link_or_copy, whole_file
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
-CONFIG_FILE, RECORD, NUMBERS = "config.yaml", "result.json", "metrics.csv"
+CONFIG_FILE, NUMBERS = "config.yaml", "metrics.csv"
 METRICS, DETECTIONS = "metrics.json", "detections.json"
 LOOP_DETECTIONS = "detections_loop{}.json"
 IMAGE_IDS = "image_ids.json"
@@ -55,7 +56,7 @@ def evaluation_files(output_dir: Path) -> list[Path]:
 
 def run_files(output_dir: Path) -> list[Path]:
     """Files that a training run left in the folder, its evaluation included, but for its log."""
-    names = [CONFIG_FILE, TRAINING_CONFIG, RECORD, NUMBERS, "roi_statistics_train.json"]
+    names = [CONFIG_FILE, TRAINING_CONFIG, RESULT, NUMBERS, "roi_statistics_train.json"]
     names += [f"pictures/{CURVES}", "pictures/roi_statistics_train.png"]
     found = [output_dir / name for name in names] + checkpoint_files(output_dir / "checkpoints")
     return [path for path in found if path.is_file()] + evaluation_files(output_dir)

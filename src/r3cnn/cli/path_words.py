@@ -12,20 +12,11 @@ from omegaconf.errors import GrammarParseError
 from omegaconf.grammar_parser import parse
 
 ONE_PATH = {
-    "output_dir",
-    "resume",
-    "init",
-    "checkpoint",
-    "input",
-    "output",
-    "report",
-    "example",
-    "annotations",
-    "masks",
+    *("output_dir", "resume", "init", "checkpoint", "input", "output", "report", "example", "run"),
+    *("images", "annotations", "masks", "data.root", "data.prepare.folder", "data.index_cache"),
+    *("data.train.images", "data.train.annotations", "data.val.images", "data.val.annotations"),
+    *("hydra.run.dir", "hydra.sweep.dir", "launcher.submitit_folder"),
 }
-ONE_PATH |= {"from", "run", "images", "hydra.run.dir", "hydra.sweep.dir", "launcher.submitit_folder"}
-ONE_PATH |= {"data.root", "data.prepare.folder", "data.index_cache"}
-ONE_PATH |= {f"data.{split}.{kind}" for split in ("train", "val") for kind in ("images", "annotations")}
 PATHS = {"source", "runs", "search", "detections"}  # one, or a list
 NUMBERS_TOO = {"images", "detections"}  # of `analyze speed` and `export`: how many
 

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, ListConfig
 from r3cnn.cli.configs import path_of, plain, settle
 from r3cnn.cli.earlier_run import refuse_used
 from r3cnn.cli.modes import set_modes
-from r3cnn.cli.outcome import left_out_on_error
 from r3cnn.cli.parts import chosen_views, save_config
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.loading import ImageError, find_images
 from r3cnn.names import file_name
 from r3cnn.training.checkpoint import restore_model

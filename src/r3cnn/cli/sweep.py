@@ -15,10 +15,11 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from r3cnn.cli.errors import JobsFailed, message_for_user
-from r3cnn.cli.jobs import AUTO, RESULT, Job, job_of, known_to_hydra, task_config
+from r3cnn.cli.jobs import AUTO, Job, job_of, known_to_hydra, task_config
 from r3cnn.cli.local_jobs import counted_devices
 from r3cnn.cli.processes import LOG_FILE
 from r3cnn.cli.ranks import is_one_of_several
+from r3cnn.reporting.records import RESULT
 
 log = logging.getLogger(__name__)
 

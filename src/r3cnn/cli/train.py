@@ -19,7 +19,7 @@ from r3cnn.cli.earlier_run import RunFolder, check_same_run, is_finished, refuse
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_gpus, check_job, check_lengths
-from r3cnn.cli.jobs import AUTO, LAST, RESULT
+from r3cnn.cli.jobs import AUTO, LAST
 from r3cnn.cli.ledger import write_record
 from r3cnn.cli.outcome import (
     CONFIG_FILE,
@@ -34,6 +34,7 @@ from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, ev
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.inference_modes import compile_network
+from r3cnn.reporting.records import RESULT
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
 from r3cnn.training.finish import evaluate_final_weights

@@ -180,11 +180,6 @@ class CocoDataModule(L.LightningDataModule):
         images = self.train_set if self.val is None else self._val_records
         return images.annotations.category_ids
 
-    @property
-    def val_image_ids(self) -> tuple[int, ...]:
-        """Ids of the validation images; fewer than in the annotation file with ``limit`` or ``image_ids``."""
-        return self.val_set.image_ids
-
     def prepare_data(self) -> None:
         """Makes or fetches the files, if this data set knows how to; only the first call does anything."""
         if self._prepare is not None:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from r3cnn.batch import Example
 from r3cnn.data.annotations import Annotations
 from r3cnn.data.augmentation import Augmentation
-from r3cnn.data.loading import LEAVING_OUT, ImageError, ImageReader
+from r3cnn.data.loading import IN_8_BITS, LEAVING_OUT, ImageError, ImageReader
 from r3cnn.data.samplers import Draw
 from r3cnn.data.transforms import transform_objects
 from r3cnn.structures import Id, Size
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 Crowd = Literal["drop", "ignore"]
 PAPER = Augmentation()
 """Every image at the same bounds, in its own colours."""
-IN_8_BITS = ImageReader()
 
 
 class CocoDataset(Dataset[Example]):

@@ -16,14 +16,21 @@ from r3cnn.data.annotations import Annotations, classes_of, read_index
 from r3cnn.data.checks import AnnotationError, checked, checked_file_name, checked_side, named
 from r3cnn.data.coco_file import entries_of, parsed, read_text
 from r3cnn.data.image_files import ImageFolder
-from r3cnn.data.loading import SIXTEEN_BITS, ImageError, ImageFacts, ImageReader, is_image_file, proposed_range
+from r3cnn.data.loading import (
+    IN_8_BITS,
+    SIXTEEN_BITS,
+    ImageError,
+    ImageFacts,
+    ImageReader,
+    is_image_file,
+    proposed_range,
+)
 from r3cnn.data.segmentation import decode
 from r3cnn.data.split import Split
 from r3cnn.end_signals import end_silently
 from r3cnn.structures import Size
 
 FILES_PER_TASK = 16
-IN_8_BITS = ImageReader()
 MASK_TOLERANCE, MASK_TOLERANCE_SHARE = 3.0, 0.1
 """Pixels, and part of its longer side, by which a box may miss its mask; annotation tools round and simplify."""
 

@@ -157,6 +157,9 @@ class ImageReader:
         )
 
 
+IN_8_BITS = ImageReader()
+
+
 def checked_range(values: Sequence[float]) -> tuple[float, float]:
     """``image_range`` as two floats.
 

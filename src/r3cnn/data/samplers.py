@@ -174,7 +174,7 @@ class EvalBatchSampler(Sampler[list[Draw]]):
             by_canvas.setdefault(canvas_of(size), []).append(index)
         batches = [batch for members in by_canvas.values() for batch in _chunks(members, batch_size)]
         batches.sort(key=lambda batch: batch[0])
-        batches = batches[: _number_of(limit, len(batches))]
+        batches = batches[: used_batches(len(batches), limit, "limit_val_batches")]
         dealt = batches[rank::world]
         self.total = len(batches)
         self.is_stand_in = not dealt
@@ -187,16 +187,16 @@ class EvalBatchSampler(Sampler[list[Draw]]):
         return iter([[Draw(0, index) for index in batch] for batch in self._batches])
 
 
-def _number_of(limit: float, count: int) -> int:
-    """How many of ``count`` batches are used; an int counts them, as Lightning understands its limits."""
-    if isinstance(limit, int):
-        return min(limit, count)
-    number = int(limit * count)
-    if number == 0 < limit and count:
-        raise ValueError(
-            f"limit_val_batches is {limit} of {count} batches, which is none: at least {1 / count} is needed"
-        )
-    return number
+def used_batches(count: int, limit: float, name: str) -> int:
+    """How many of ``count`` batches are used; an int counts them, as Lightning understands its limits.
+
+    Raises:
+        ValueError: For a share above 0 that is less than one batch; it names the limit.
+    """
+    used = min(limit, count) if isinstance(limit, int) else int(limit * count)
+    if used == 0 < count and limit > 0:
+        raise ValueError(f"{name} is {limit} of {count} batches, which is none: {name}=1 uses one")
+    return used
 
 
 def _chunks(members: Sequence[int], size: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ import msgspec
 
 from r3cnn.evaluation.metrics_format import Metrics
 
-FILE = "result.json"
+RESULT = "result.json"
 FORMAT = 1
 MemoryKind = Literal["cuda", "resident"]
 
@@ -134,11 +134,11 @@ def read_record(folder: Path) -> Record:
         FileNotFoundError: If there is none.
         ValueError: If it is not what this version of r3cnn writes; the message names the file and the key.
     """
-    path = folder / FILE
+    path = folder / RESULT
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder} has no {FILE}: no training run has finished there") from error
+        raise FileNotFoundError(f"{folder} has no {RESULT}: no training run has finished there") from error
     except ValueError as error:
         raise ValueError(f"{path} is no record of a run: {error}") from error
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r3cnn.reporting.paper import PaperRow
-from r3cnn.reporting.records import FILE, Record
+from r3cnn.reporting.records import RESULT, Record
 from r3cnn.reporting.setting import Setting, configuration_of, setting_of, value_at
 
 
@@ -68,7 +68,7 @@ def left_out(row: PaperRow, records: Mapping[Path, Record]) -> tuple[Path, ...]:
 def _by_configuration(row: PaperRow, records: Mapping[Path, Record]) -> tuple[list[Scored], list[Scored]]:
     """What could measure a row: the runs of the configuration that counts, and the others; each the newest last."""
     found = [scored for folder, record in records.items() if (scored := _scored(row, folder, record)) is not None]
-    found.sort(key=lambda one: (-row.experiments.index(one.record.name), (one.folder / FILE).stat().st_mtime))
+    found.sort(key=lambda one: (-row.experiments.index(one.record.name), (one.folder / RESULT).stat().st_mtime))
     names = [configuration_of(one.record) for one in found]
     chosen = [one for name, one in zip(names, found, strict=True) if name == names[-1]]
     return chosen, [one for name, one in zip(names, found, strict=True) if name != names[-1]]

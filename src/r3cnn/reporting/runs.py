@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from r3cnn.evaluation.metrics_format import Metrics
-from r3cnn.reporting.records import FILE as RECORD_FILE
-from r3cnn.reporting.records import Record, read_record
+from r3cnn.reporting.records import RESULT, Record, read_record
 
 METRICS_FILE, CONFIG_FILE = "metrics.json", "config.yaml"
 NEEDED_METRICS = ("box", "mask", "loops", "images")
@@ -46,7 +45,7 @@ def find_runs(parents: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    names = (METRICS_FILE, RECORD_FILE)
+    names = (METRICS_FILE, RESULT)
     found = sorted({path.parent for parent in parents for name in names for path in parent.rglob(name)})
     if not found:
         places = " and ".join(f"{parent}/" for parent in parents)
@@ -68,7 +67,7 @@ def read_run(folder: Path, read_config: Callable[[Path], Config]) -> Run:
         FileNotFoundError: If ``metrics.json`` or ``config.yaml`` is missing, and ``result.json`` as well.
         ValueError: If one of them is not what a run writes.
     """
-    metrics_path, config_path, record_path = folder / METRICS_FILE, folder / CONFIG_FILE, folder / RECORD_FILE
+    metrics_path, config_path, record_path = folder / METRICS_FILE, folder / CONFIG_FILE, folder / RESULT
     record = read_record(folder) if record_path.is_file() else None
     if record is not None and not (metrics_path.is_file() and config_path.is_file()):
         return _run(folder, record.config, record.metrics, record, record_path)

@@ -17,7 +17,7 @@ from typing import Protocol, cast, runtime_checkable
 import lightning
 import torch
 
-from r3cnn.data.samplers import Dealt, TrainBatchSampler
+from r3cnn.data.samplers import Dealt, TrainBatchSampler, used_batches
 
 RUN = "r3cnn_run"  # key of a checkpoint: how the run that wrote it dealt its images out, and what else it rests on
 
@@ -109,7 +109,7 @@ def take_up(trainer: lightning.Trainer, checkpoint: dict[str, object], batch_siz
     earlier = (*start.earlier, *([old] if done else [])) if is_resized else start.earlier
     data.set_position(epoch, 0 if is_resized else done, earlier)
     sampler = data.train_sampler()
-    length = _limited(len(sampler), trainer.limit_train_batches)
+    length = used_batches(len(sampler), trainer.limit_train_batches, "trainer.limit_train_batches")
     if is_resized:
         share = batch / _number(kept, "epoch_batches") if length < len(sampler) else 0.0
         batch = max(length - sampler.num_left, int(share * length)) if earlier else 0
@@ -185,11 +185,6 @@ def _end_epoch(checkpoint: Mapping[str, object]) -> None:
         batches["is_last_batch"] = True
         for name in ("current", "total"):
             batches[name]["completed"] = batches[name]["processed"] - 1
-
-
-def _limited(length: int, limit: float) -> int:
-    """Batches of an epoch that are used; an int counts them, as Lightning understands its limits."""
-    return min(limit, length) if isinstance(limit, int) else int(limit * length)
 
 
 def _child(parent: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -175,7 +175,7 @@ def test_images_without_objects_or_below_a_size_are_left_out_on_request(make, sp
 def test_a_subset_is_the_first_images_or_the_named_ones(make, split):
     data = make(train=replace(split, limit=3), val=replace(split, image_ids=[5, 2]))
     assert data.train_set.image_ids == (1, 2, 3)
-    assert data.val_image_ids == (2, 5)
+    assert data.val_set.image_ids == (2, 5)
     with pytest.raises(ValueError, match=r"image_ids holds \[99\], which are not in"):
         make(train=replace(split, image_ids=[1, 99])).setup()
 
@@ -229,7 +229,7 @@ def test_missing_images_are_named_or_left_out_and_counted_on_request(make, split
         make().setup()
     data = make(on_bad_annotation="skip", train=replace(split, limit=4))
     data.setup("fit")
-    assert (data.train_set.image_ids, data.val_image_ids) == ((1, 3, 4), (1, 3, 4, 6, 7, 8))
+    assert (data.train_set.image_ids, data.val_set.image_ids) == ((1, 3, 4), (1, 3, 4, 6, 7, 8))
     assert "left out 2 of 8 images" in caplog.text
     with pytest.raises(ImageError, match="is no folder"):
         make(on_bad_annotation="skip", val=replace(split, images="elsewhere")).setup()
@@ -245,7 +245,7 @@ def test_unreadable_images_are_left_out_and_told_on_request(make, tmp_path, capl
     assert data.num_batches(1) == (4, 4)
     assert not caplog.text  # what many jobs are checked by decodes no image
     data.setup("fit")
-    assert data.val_image_ids == (1, 2, 4, 7, 8)
+    assert data.val_set.image_ids == (1, 2, 4, 7, 8)
     assert "left out 3 of 8 images that cannot be read, first: " in caplog.text
     assert [i for batch in data.val_dataloader() for i in batch.image_ids] == [1, 2, 4, 7, 8]
     seen = [i for batch in data.train_dataloader() for i in batch.image_ids]

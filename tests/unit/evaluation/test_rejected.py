@@ -66,7 +66,7 @@ def test_objects_of_an_image_that_is_missing_are_no_ground_truth(tmp_path: Path)
     data = data_module(path)
     (tmp_path / "2.png").unlink()
     metric = build_metric({}, data)
-    assert data.val_image_ids == (1,)
+    assert data.val_set.image_ids == (1,)
     metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
     assert metric.compute().metrics["box"]["ap"] == pytest.approx(1.0, abs=1e-12)
 

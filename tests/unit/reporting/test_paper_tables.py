@@ -9,7 +9,7 @@ from record_samples import TRAIN_2017, VAL_2017, config, make_record, write_reco
 
 from r3cnn.reporting.paper import read_paper
 from r3cnn.reporting.paper_tables import measured_rows, paper_tables, spread
-from r3cnn.reporting.records import FILE, DataFacts, Record
+from r3cnn.reporting.records import RESULT, DataFacts, Record
 from r3cnn.reporting.rows import by_setting, runs_of
 from r3cnn.reporting.tables import Cell, Column, Table, mark
 
@@ -93,7 +93,7 @@ def test_a_seed_counts_once_by_its_most_direct_experiment_and_its_newest_run(tmp
     five = make_record("r3cnn_naive_5_eval_loops", (37.0, 40.0, 39.0, 39.0, 39.0))
     records = write_records(tmp_path, five, make_record(aps=(1.0, 1.0, 1.0)), make_record(aps=(2.0, 2.0, 2.0)))
     for age, folder in enumerate(records):
-        os.utime(folder / FILE, (1000 - age, 1000 - age))
+        os.utime(folder / RESULT, (1000 - age, 1000 - age))
     naive, loops = PAPER.table1[3], PAPER.table2[3]
     assert [run.ap("box", "ap") for run in runs_of(naive, records)] == [1.0]
     assert [run.ap("box", "ap") for run in runs_of(loops, records)] == [39.0]
@@ -173,7 +173,7 @@ def test_seeds_of_another_configuration_are_left_out_and_named(tmp_path: Path) -
     new = [replace(make_record(aps=(ap, ap, ap), seed=seed), config=changed) for seed, ap in ((2, 40.0), (3, 42.0))]
     records = write_records(tmp_path, *old, *new)
     for age, folder in enumerate(records):
-        os.utime(folder / FILE, (1000 + age, 1000 + age))
+        os.utime(folder / RESULT, (1000 + age, 1000 + age))
     found = table("table1", records)
     assert texts(found, "BAP", "measured")[3] == "41.0 ± 1.4"
     seeds = column(found, "seeds", "measured")[3]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from record_samples import make_record, write_record
 
-from r3cnn.reporting.records import FILE, read_record, to_json
+from r3cnn.reporting.records import RESULT, read_record, to_json
 
 
 def change(folder: Path, key: str, value: object) -> None:
-    content = json.loads((folder / FILE).read_text())
+    content = json.loads((folder / RESULT).read_text())
     content[key] = value
-    (folder / FILE).write_text(json.dumps(content))
+    (folder / RESULT).write_text(json.dumps(content))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_wrong_value_is_named_with_its_file(key: str, value: object, message: 
 
 @pytest.mark.parametrize(("content", "message"), [("{", "is no record of a run"), ("[]", "has format \\[\\]")])
 def test_a_file_that_is_something_else_is_refused(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(content)
+    (tmp_path / RESULT).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_record(tmp_path)
 
