@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny_runs import Cli, Train
 
 from r3cnn.cli.earlier_run import set_aside
+from r3cnn.cli.folder_lock import LOCK_FILE
+from r3cnn.data.loading import ImageError
 
 
 def test_a_checkpoint_is_evaluated_from_any_folder_and_kept_beside_its_metrics(
@@ -20,17 +23,55 @@ def test_a_checkpoint_is_evaluated_from_any_folder_and_kept_beside_its_metrics(
     monkeypatch.chdir(tmp_path / "here")
     run = train_tiny("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0", "data.root=./drawn")
     monkeypatch.chdir(tmp_path / "there")
-    cli("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "pictures=0", f"output_dir={tmp_path}/out")
+    evaluate = ("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "pictures=0")
+    cli(*evaluate, f"output_dir={tmp_path}/out")
     assert (tmp_path / "out" / "metrics.json").read_text() == (run / "metrics.json").read_text()
-    parts = {"config.yaml", "checkpoints", "detections.json", "metrics.json"}
+    parts = {"config.yaml", "checkpoints", "detections.json", "metrics.json", "roi_statistics.json"}
     assert parts <= {path.name for path in (tmp_path / "out").iterdir()}
+    cli(*evaluate, f"output_dir={tmp_path}/out", "~callbacks.rois")
+    assert not (tmp_path / "out" / "roi_statistics.json").exists()
     assert (tmp_path / "out/checkpoints/evaluated.ckpt").read_bytes() == (run / "checkpoints/last.ckpt").read_bytes()
     assert list((tmp_path / "there").iterdir()) == []
 
+    whole = contents(run)
+    for image in tmp_path.glob("here/drawn/**/val/*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(ImageError):
+        cli(*evaluate, f"output_dir={run}")
+    assert contents(run) == whole  # until there are new results
+
+
+def test_files_that_are_not_of_the_same_command_are_refused_and_kept(
+    train_tiny: Train, trained: Path, cli: Cli, tmp_path: Path
+) -> None:
+    short = ("trainer.max_steps=1", "trainer.val_check_interval=100", "pictures=0")
+    checkpoint, found, mine, run = f"checkpoint={trained}/checkpoints/last.ckpt", *map(tmp_path.joinpath, "fmr")
+    (mine / "errors").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    predict = ("predict", checkpoint, f"source={tmp_path}/a.png", f"output_dir={found}")
+    for _ in range(2):  # its own results are made anew
+        cli(*predict)
+    for name in ("config.yaml", "metrics.csv", "errors/errors.json"):
+        (mine / name).write_text("mine: true")
+    whole = contents(tmp_path)
+    for folder in (found, mine):
+        with pytest.raises(ValueError, match=r"config\.yaml.* would be replaced: .*name another output_dir"):
+            train_tiny(*short, folder=folder)
+        with pytest.raises(ValueError, match=r"config\.yaml.* would be replaced: name another output_dir"):
+            cli("evaluate", checkpoint, "pictures=0", f"output_dir={folder}")
+    with pytest.raises(ValueError, match=r"holds other files \(config\.yaml"):
+        cli(*predict[:-1], f"output_dir={mine}")
+    assert contents(tmp_path) == whole
+
+    with pytest.raises(FloatingPointError):
+        train_tiny("optimizer.lr=1e30", "lr_schedule.warmup_steps=0", "pictures=0", folder=run)
+    assert not (run / "checkpoints").exists()
+    train_tiny(*short, folder=run)  # what an interrupted run left without a checkpoint is its own
+
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Files of a run but for its log."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    """Files of a run but for its log and lock."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log" and path.name != LOCK_FILE]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
@@ -54,6 +95,10 @@ def test_a_run_is_replaced_only_when_asked_to_and_once_the_new_one_has_a_checkpo
     ):
         with pytest.raises(ValueError, match=message):
             train_tiny(*short, *overrides, folder=run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "1")  # it would wait for the first one
+        with pytest.raises(ValueError, match="holds a run"):
+            train_tiny(*short, folder=run)
     with pytest.raises(FloatingPointError):
         train_tiny("overwrite=true", "optimizer.lr=1e30", "lr_schedule.warmup_steps=0", folder=run)
     with pytest.raises(ValueError, match=r"holds a run \(checkpoints/best.ckpt.*: name another output_dir"):

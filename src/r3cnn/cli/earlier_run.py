@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import lightning
@@ -17,7 +18,15 @@ from omegaconf import DictConfig
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import Config, plain, read_config
 from r3cnn.cli.jobs import hash_of
-from r3cnn.cli.outcome import CONFIG_FILE, METRICS, TRAINING_CONFIG, checkpoint_files, run_files
+from r3cnn.cli.outcome import (
+    CONFIG_FILE,
+    DETECTIONS,
+    EVALUATED,
+    METRICS,
+    TRAINING_CONFIG,
+    checkpoint_files,
+    run_files,
+)
 from r3cnn.cli.ranks import rank_in
 from r3cnn.reporting.neutral import NEUTRAL, without
 from r3cnn.reporting.records import RESULT
@@ -27,28 +36,40 @@ PREVIOUS = "previous_run"  # folder in which an overwritten run waits for the fi
 PATIENCE_SECONDS = 60.0  # of further ranks, for the first one to bring a run back
 SHOWN_KEYS = 3
 GO_ON = "resume=last continues it, overwrite=true replaces it, or "
+RESULTS = (RESULT, METRICS, DETECTIONS)
+OWN: dict[str, tuple[set[str], tuple[str, ...]]] = {
+    "train": ({"resume", "overwrite"}, ()),
+    "evaluate": ({"checkpoint", "trainer"}, (EVALUATED, METRICS, DETECTIONS)),
+    "predict": ({"checkpoint", "source"}, (DETECTIONS,)),
+}
+"""Keys of ``config.yaml`` by which a command knows its own earlier call, and what of that it may replace."""
 
 
-def refuse_used(output_dir: Path, way_out: str = GO_ON, own: Collection[str] = ()) -> None:
-    """Refuses a folder that holds checkpoints or a result to a command that would replace them.
+def refuse_used(output_dir: Path, command: str, way_out: str = "") -> None:
+    """Refuses a folder in which a command would replace a run, or files that are not of its own earlier calls.
 
     Args:
         output_dir: Folder that the command writes into.
+        command: One of `OWN`.
         way_out: What can be done instead of naming another folder.
-        own: Names of files that are of an earlier call of the same command.
 
     Raises:
-        ValueError: When it does.
+        ValueError: When it would.
     """
-    checkpoints = sorted((output_dir / "checkpoints").glob("*.ckpt"))
-    files = (*checkpoints, output_dir / RESULT, output_dir / METRICS)
-    found = [path for path in files if path.exists() and path.name not in own]
+    keys, replaceable = OWN[command]
+    config: Config = {}
+    with suppress(ValueError, FileNotFoundError):  # another program's
+        config = read_config(output_dir / CONFIG_FILE)
+    is_own = keys <= config.keys()
+    results = (*(output_dir / "checkpoints").glob("*.ckpt"), *(output_dir / name for name in RESULTS))
+    run = sorted(path for path in results if path.exists() and not (is_own and path.name in replaceable))
+    found = list(dict.fromkeys([*run, *([] if is_own else run_files(output_dir))]))
     if found:
         names = ", ".join(str(path.relative_to(output_dir)) for path in found[:SHOWN_KEYS])
         more = f" and {len(found) - SHOWN_KEYS} more" if len(found) > SHOWN_KEYS else ""
         raise ValueError(
-            f"output_dir={output_dir} holds a run ({names}{more}), which would be replaced: {way_out}name another "
-            "output_dir"
+            f"output_dir={output_dir} holds {'a run' if run else 'other files'} ({names}{more}), which would be "
+            f"replaced: {way_out}name another output_dir"
         )
 
 

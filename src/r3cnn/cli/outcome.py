@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from lightning.fabric.utilities import rank_zero_only
 
 from r3cnn.cli.configs import read_config
 from r3cnn.cli.shown import examples_with_loops
@@ -78,14 +78,13 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-@rank_zero_only
-def remove_evaluation(output_dir: Path) -> None:
-    """Removes what an earlier evaluation left in the folder; a run may be evaluated anew in its own folder."""
+def remove_evaluation(output_dir: Path, but: Collection[Path]) -> None:
+    """Removes what an earlier evaluation left in the folder, but for what this one has written already."""
     for path in evaluation_files(output_dir):
-        path.unlink()
+        if path not in but:
+            path.unlink()
 
 
-@rank_zero_only
 def keep_training_config(output_dir: Path) -> None:
     """Lets the configuration of a training stay in its folder under another name when it is evaluated into."""
     path = output_dir / CONFIG_FILE
@@ -93,7 +92,6 @@ def keep_training_config(output_dir: Path) -> None:
         path.replace(output_dir / TRAINING_CONFIG)
 
 
-@rank_zero_only
 def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
     """Puts the checkpoint that was evaluated beside its metrics, as a hard link where the file system can."""
     link_or_copy(checkpoint.resolve(), output_dir / "checkpoints" / EVALUATED)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.dashboard import report_outcome, training_facts
-from r3cnn.cli.earlier_run import RunFolder, check_same_run, is_finished, refuse_used, settle_previous
+from r3cnn.cli.earlier_run import GO_ON, RunFolder, check_same_run, is_finished, refuse_used, settle_previous
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_gpus, check_job, check_lengths
@@ -88,8 +88,7 @@ def train(config: DictConfig, output_dir: Path) -> None:
     """Trains one network and writes everything into one folder, which no other run writes into."""
     resume = resume_path(config.resume, output_dir)
     is_own = resume is not None and resume.resolve().parent == (output_dir / "checkpoints").resolve()
-    if rank_in(os.environ) == 0:
-        _check_folder(config, output_dir, is_own=is_own)
+    _check_folder(config, output_dir, is_own=is_own)  # all ranks: none would wait for one that was refused
     lightning.seed_everything(config.seed, verbose=False)
 
     data = build_data(plain(config.data), trusted=None)
@@ -125,7 +124,7 @@ def _check_folder(config: DictConfig, output_dir: Path, *, is_own: bool) -> None
     if is_own and config.resume == AUTO:
         check_same_run(config, output_dir)
     if not is_own and not config.overwrite:
-        refuse_used(output_dir, *([NOTHING_WHOLE] if config.resume == AUTO else []))
+        refuse_used(output_dir, "train", NOTHING_WHOLE if config.resume == AUTO else GO_ON)
 
 
 def _begin(
