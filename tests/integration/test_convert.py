@@ -475,6 +475,7 @@ def test_what_a_run_cannot_start_from_is_refused_before_anything_is_removed(
 ) -> None:
     start = f"init={trained}/checkpoints/last.ckpt"
     (tmp_path / "metrics.csv").write_text("step")
+    (tmp_path / "config.yaml").write_text("resume: null\noverwrite: false\n")  # of a run without any checkpoint
     for overrides, message in (
         ((start, "data.classes=[triangle,square,circle]"), r"another order: data\.classes=\[circle,square,triangle\]"),
         ((start, "data.mean=[1,2,3]"), r"images of mean .* data\.mean="),

@@ -69,7 +69,7 @@ def refuse_used(output_dir: Path, command: str, way_out: str = "") -> None:
         more = f" and {len(found) - SHOWN_KEYS} more" if len(found) > SHOWN_KEYS else ""
         raise ValueError(
             f"output_dir={output_dir} holds {'a run' if run else 'other files'} ({names}{more}), which would be "
-            f"replaced: {way_out}name another output_dir"
+            f"replaced: {way_out if run else ''}name another output_dir"
         )
 
 
