@@ -58,6 +58,9 @@ def test_a_service_lost_after_the_result_is_no_failure_and_switched_off_nothing_
     settings = (*TINY_RUN, f"output_dir={tmp_path}", "logger=csv_wandb", "trainer.max_steps=1", "pictures=0")
     with environment(WANDB_MODE="disabled"):
         cli("train", *settings)
-    assert "was not told everything: the service is gone" in capsys.readouterr().err
+    assert (
+        "left out what is left to tell Weights & Biases: BrokenPipeError: the service is gone"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "result.json").is_file()
     assert not (tmp_path / "wandb").exists()
