@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ class Slow:
         os.write(1, b"x")
         time.sleep(60)
 with SIGNALS.handled(may_continue=False):
-    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 64, 2, Slow()))
+    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 640, 2, Slow()))
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -101,14 +102,23 @@ def test_the_signal_that_asks_to_be_continued_is_noted_alone() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_ends_a_check_of_images_at_once_with_a_single_line(number: signal.Signals) -> None:
+@pytest.mark.parametrize("delay", [0, 0.5])
+def test_a_signal_to_all_processes_ends_a_check_of_images_at_once_with_a_single_line(
+    number: signal.Signals, delay: float
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", POOL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stdout.read(2) == "xx"  # both workers are at an image
-    os.killpg(process.pid, number)
     try:
+        if delay:  # the workers end while their parent takes back what they have not begun
+            os.kill(process.pid, number)
+            time.sleep(delay)
+            for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(worker), number)
+        else:
+            os.killpg(process.pid, number)
         assert process.communicate(timeout=30) == ("", f"r3cnn: ended by {number.name}\n")
         assert process.returncode == CODES[number]
     finally:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -189,12 +188,21 @@ class _Look:
 
 
 def _look_at_all(files: Sequence[tuple[Path, Size | None]], workers: int, reader: ImageReader) -> Iterator[_Look]:
-    look = partial(_look, reader)
     if workers == 0:
-        yield from map(look, files)
+        yield from (_look(reader, file) for file in files)
         return
+    parts = [files[start : start + FILES_PER_TASK] for start in range(0, len(files), FILES_PER_TASK)]
     with ProcessPoolExecutor(workers, initializer=end_silently) as pool:
-        yield from pool.map(look, files, chunksize=FILES_PER_TASK)
+        try:
+            futures = deque(pool.submit(_look_at_part, reader, part) for part in parts)
+            while futures:
+                yield from futures.popleft().result()
+        finally:  # the pool's thread itself cancels: if map() does while workers end, that thread fails (cpython 3.11)
+            pool.shutdown(cancel_futures=True)
+
+
+def _look_at_part(reader: ImageReader, files: Sequence[tuple[Path, Size | None]]) -> list[_Look]:
+    return [_look(reader, file) for file in files]
 
 
 def _look(reader: ImageReader, file: tuple[Path, Size | None]) -> _Look:
