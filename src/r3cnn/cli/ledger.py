@@ -23,6 +23,7 @@ from r3cnn.cli.jobs import job_hash, job_name
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.index_cache import digest_of
+from r3cnn.disk import whole_file
 from r3cnn.evaluation.metrics_format import Metrics
 from r3cnn.reporting.records import (
     FORMAT,
@@ -36,7 +37,6 @@ from r3cnn.reporting.records import (
     Splits,
     to_json,
 )
-from r3cnn.training.checkpoint_io import whole_file
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 

@@ -16,6 +16,7 @@ from r3cnn.cli.configs import read_config
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
+from r3cnn.disk import whole_file
 from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
 from r3cnn.names import file_name, metric_key
 from r3cnn.reporting.console import print_metrics, terminal
@@ -24,7 +25,7 @@ from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
 from r3cnn.reporting.records import RESULT
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
 from r3cnn.structures import Id
-from r3cnn.training.checkpoint_io import link_or_copy, whole_file
+from r3cnn.training.checkpoint_io import link_or_copy
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)

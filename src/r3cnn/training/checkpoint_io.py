@@ -1,11 +1,9 @@
-"""Files of a run that are whole or not there, and several checkpoints of one name."""
+"""Checkpoints that are whole or not there, and several of one name."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -13,20 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a draft beside ``path``, ``.NAME.PID``, to write into; it takes the place of ``path`` in one step.
-
-    Where writing fails, what ``path`` held before is still whole. Folders that are missing are made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+from r3cnn.disk import whole_file
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardL
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from r3cnn.training.checkpoint_io import whole_file
+from r3cnn.disk import whole_file
 
 WANDB_URL = "https://api.wandb.ai"
 
