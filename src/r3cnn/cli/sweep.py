@@ -131,14 +131,21 @@ def returned(jobs: Sequence[Job], failures: Mapping[Path, str], shown_lines: int
     message = f"{len(failures)} of {len({job.folder for job in jobs})} jobs failed: {', '.join(map(str, failures))}"
     found = []
     for job in jobs:
-        result = JobReturn(overrides=job.overrides, cfg=task_config(job.config), task_name=job.name)
-        result.working_dir = str(job.folder)
-        if job.folder in failures:
-            result.status, result.return_value = JobStatus.FAILED, JobsFailed(message)
-        else:
-            result.status, result.return_value = JobStatus.COMPLETED, mask_ap(job.folder / RESULT)
+        has_failed = job.folder in failures
+        result = (_FailedJob if has_failed else JobReturn)(job.overrides, task_config(job.config))
+        result.task_name, result.working_dir = job.name, str(job.folder)
+        result.status = JobStatus.FAILED if has_failed else JobStatus.COMPLETED
+        result._return_value = JobsFailed(message) if has_failed else mask_ap(job.folder / RESULT)
         found.append(result)
     return found
+
+
+class _FailedJob(JobReturn):
+    """Raises its error without a line of Hydra's on stderr, which would name the first failed job alone."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def return_value(self) -> float:
+        raise self._return_value
 
 
 def mask_ap(path: Path) -> float:
