@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from r3cnn.data.checks import AnnotationError, Record, checked_id, shortened
+from r3cnn.disk import open_regular
 from r3cnn.names import composed
 from r3cnn.structures import Id
 
@@ -75,10 +76,11 @@ def read_text(file: Path) -> bytes:
         AnnotationError: If it cannot be read, or is neither UTF-8 nor UTF-16 nor UTF-32.
     """
     try:
-        content = file.read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read()
     except FileNotFoundError:
         raise AnnotationError(f"{file}: there is no such annotation file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise AnnotationError(f"{file}: cannot be read: {error}") from error
     if not content:
         raise AnnotationError(f"{file}: is empty")

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from r3cnn.data.loading import (
 )
 from r3cnn.data.segmentation import decode
 from r3cnn.data.split import Split
+from r3cnn.disk import open_regular
 from r3cnn.end_signals import end_silently
 from r3cnn.structures import Size
 
@@ -216,7 +218,9 @@ def _look(reader: ImageReader, file: tuple[Path, Size | None]) -> _Look:
     if size is not None and facts.size != size:
         height, width = facts.size
         return _Look(f"is {height} px high and {width} px wide after EXIF rotation, annotated are {list(size)}")
-    return _Look("", hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), facts)
+    with open_regular(path) as content:
+        digest = hashlib.file_digest(content, partial(hashlib.blake2b, digest_size=16))
+    return _Look("", digest.hexdigest(), facts)
 
 
 def _repeated_files(names: Sequence[str], digests: dict[str, str]) -> Iterator[str]:
