@@ -26,8 +26,6 @@ def analyze_rois(config: DictConfig) -> None:
     from r3cnn.reporting.roi_figures import draw_figure_2, read_roi_report
     from r3cnn.reporting.roi_tables import print_roi_tables
 
-    if config.split not in FILES:
-        raise ValueError(f"split must be one of {list(FILES)}, got {config.split!r}")
     if not config.runs:
         raise ValueError("runs is empty: name the folders of train or evaluate runs, such as runs=[runs/mask,runs/r3]")
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs)

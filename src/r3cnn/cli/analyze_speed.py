@@ -12,13 +12,13 @@ from r3cnn.benchmarks.harness import machine
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
 from r3cnn.cli.configs import Config, path_of, plain
 from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
-from r3cnn.cli.parts import build_data, build_metric, checked
+from r3cnn.cli.parts import build_data, build_metric
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import InferenceModes, compile_network, device_of
 from r3cnn.schedule import LoopSchedule, eval_heads
-from r3cnn.training.build import instantiate, trusted_targets
+from r3cnn.training.build import build, trusted_targets
 from r3cnn.training.checkpoint import restore_model
 
 FOLDER, PICTURE, REPORT = "outputs/speed", "speed.png", "speed.json"
@@ -105,9 +105,9 @@ def setting_of(curve: str, point: DictConfig, schedule: LoopSchedule) -> Setting
     thresholds = plain(settings.pop("early_exit", None) or {})
     if thresholds:
         settings["early_exit"] = {"_target_": EARLY_EXIT, **thresholds}
+    modes = build({"_target_": MODES, **settings}, InferenceModes, f"curves.{curve}")
     try:
         heads = eval_heads(point.get("eval_loops"), None, schedule)
-        modes = checked(instantiate({"_target_": MODES, **settings}), InferenceModes, f"curves.{curve}")
     except ValueError as error:
         raise ValueError(f"curves.{curve}: {error}") from error
     label = "/".join(map(str, thresholds.values())) or f"{len(heads)} loops"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
-from r3cnn.cli.parts import build_data, checked
+from r3cnn.cli.parts import build_data
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.checks import AnnotationError
@@ -22,21 +22,18 @@ from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
 from r3cnn.data.split import Split
 from r3cnn.data.statistics import statistics_of
 from r3cnn.names import visible
-from r3cnn.training.build import instantiate
+from r3cnn.training.build import build
 
 if TYPE_CHECKING:
     from r3cnn.reporting.data_tables import Found
 
 FOUND, PICTURE = "check.json", "check.png"
-SPLITS = ("train", "val")
 FOUND_PROBLEMS = 1
 
 
 def run(config: DictConfig) -> None:
     """Runs the part that was asked for."""
     parts: dict[str, Callable[[DictConfig], None]] = {"check": check, "browse": browse, "convert": convert}
-    if config.part not in parts:
-        raise ValueError(f"part must be one of {tuple(parts)}, got {config.part!r}")
     parts[config.part](config)
 
 
@@ -125,10 +122,6 @@ def browse(config: DictConfig) -> None:
     """Draws images as they come out of the data loader, with their padding, boxes, masks and crowds."""
     from r3cnn.reporting.data_figures import draw_input
 
-    if config.split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {config.split!r}")
-    if config.count < 1:
-        raise ValueError(f"count is {config.count}: at least one image is needed")
     settle_folders(config)
     fill_classes(config)
     data = build_data(plain(config.data), trusted=None)
@@ -160,7 +153,7 @@ def convert(config: DictConfig) -> None:
     missing = [name for name in ("images", "masks", "output") if config[name] is None]
     if missing:
         raise ValueError(f"`r3cnn data convert` needs {', '.join(f'{name}=…' for name in missing)}")
-    reading = checked(instantiate(plain(config.masks_as)), MaskReading, "masks_as")
+    reading = build(plain(config.masks_as), MaskReading, "masks_as")
     content = convert_masks(Path(config.images), Path(config.masks), reading)
     write_coco(content, Path(config.output))
     names = [visible(str(category["name"])) for category in content["categories"]]

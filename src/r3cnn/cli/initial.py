@@ -25,7 +25,6 @@ from r3cnn.training.optim import OptimizerSettings
 from r3cnn.training.position import RUN, position_in, reopen_epoch, step_in
 
 log = logging.getLogger(__name__)
-INIT_CLASSES = ("same", "fresh")
 TOLERANCE = 1e-3  # grey levels and deviations that are called equal
 
 
@@ -35,10 +34,6 @@ def check_options(config: DictConfig) -> None:
     Raises:
         ValueError: For a contradiction.
     """
-    if config.init_classes not in INIT_CLASSES:
-        raise ValueError(f"init_classes must be one of {INIT_CLASSES}, got {config.init_classes!r}")
-    if not isinstance(config.overwrite, bool):
-        raise ValueError(f"overwrite is {config.overwrite!r}: true or false is needed")
     if config.overwrite and config.resume in (AUTO, LAST):
         raise ValueError(f"overwrite=true starts over, resume={config.resume} continues: give only one")
     if config.init is not None and config.resume not in (None, AUTO):

@@ -6,14 +6,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import lightning
 import torch
 import yaml
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.fabric.utilities import rank_zero_only
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -34,16 +32,13 @@ from r3cnn.cli.ranks import check_tasks
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.ops.views import View, views_of
-from r3cnn.training.build import instantiate
+from r3cnn.training.build import SettingError, build, instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
 from r3cnn.training.validation import EvaluationOptions
 from r3cnn.training.wandb_report import WandbReport
 from r3cnn.training.wandb_run import RunFacts, WandbRun
 
 log = logging.getLogger(__name__)
-Part = TypeVar("Part")
-# Lightning's ways to refuse a setting.
-REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
 NEVER = {
     BatchSizeFinder: "data.batch_size",
     LearningRateFinder: "optimizer.lr",
@@ -58,20 +53,9 @@ METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
 
-def checked(part: object, kind: type[Part], name: str) -> Part:
-    """``part`` itself, once it is known to be a ``kind``.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not isinstance(part, kind):
-        raise ValueError(f"{name}._target_ builds a {type(part).__name__}, a {kind.__name__} is needed")
-    return part
-
-
 def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> CocoDataModule:
     """The data module; it makes and reads its files when they are first needed."""
-    return checked(instantiate(config, trusted), CocoDataModule, "data")
+    return build(config, CocoDataModule, "data", trusted)
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
@@ -88,7 +72,7 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
         "max_overhang": data.max_overhang,
     }
     settings = {name: value for name, value in config.items() if name not in OPTIONS}
-    return checked(instantiate({"_target_": METRIC, **settings, **from_data}), CocoAP, "evaluation")
+    return build({"_target_": METRIC, **settings, **from_data}, CocoAP, "evaluation")
 
 
 def evaluation_options(config: DictConfig) -> EvaluationOptions:
@@ -131,11 +115,12 @@ def build_trainer(
         parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
     arguments = {**settings, **parts}
     try:
-        trainer = checked(instantiate(arguments), lightning.Trainer, "trainer")
-    except REFUSALS as error:
+        trainer = build(arguments, lightning.Trainer, "trainer")
+    except SettingError as error:
         key = next((key for key in settings if key != "_target_" and _is_cured(arguments, key)), None)
-        place = "trainer" if key is None else f"trainer.{key} is {settings[key]!r}"
-        raise ValueError(f"{place}: {error.__cause__ or error}") from error
+        if error.__cause__ is None or key is None:
+            raise
+        raise ValueError(f"trainer.{key} is {settings[key]!r}: {error.__cause__}") from error
     if settings.get("limit_val_batches") == 0:  # fast_dev_run and overfit_batches set a number of their own
         trainer.limit_val_batches = 0
     # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
@@ -147,7 +132,7 @@ def _is_cured(arguments: Config, key: str) -> bool:
     """Whether Lightning's trainer can be built from arguments without one of them."""
     try:
         instantiate({name: value for name, value in arguments.items() if name != key})
-    except REFUSALS:
+    except SettingError:
         return False
     return True
 
@@ -160,10 +145,7 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     """
     built: dict[str, Callback] = {}
     for name, node in chosen(config, "callbacks").items():
-        try:
-            built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
-        except REFUSALS as error:
-            raise ValueError(f"callbacks.{name}: {error}") from error
+        built[name] = build(keeping_several(plain(node)), Callback, f"callbacks.{name}")
     writers: dict[str, str] = {}
     for name, callback in built.items():
         if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
@@ -235,10 +217,7 @@ def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
         ValueError: If it refuses its settings.
     """
     known = {"facts": facts} if config.get("_target_") == WANDB else {}
-    try:
-        return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
-    except ValueError as error:
-        raise ValueError(f"logger.{name}: {error}") from error
+    return build({**config, **known}, Logger, f"logger.{name}")  # type: ignore[type-abstract]
 
 
 @rank_zero_only

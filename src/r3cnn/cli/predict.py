@@ -36,8 +36,6 @@ def run(config: DictConfig) -> None:
     from r3cnn.reporting.figures import overlay
 
     pictures = config.pictures
-    if pictures is not None and (isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0):
-        raise ValueError(f"pictures is {pictures!r}: a number of images >= 0 is needed, or null for all")
     output_dir = settle(config)
     refuse_used(output_dir, "predict")
     paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / "pictures")

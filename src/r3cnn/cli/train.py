@@ -30,12 +30,12 @@ from r3cnn.cli.outcome import (
     show_outcome,
     write_outcome,
 )
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, evaluation_options, save_config
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.inference_modes import compile_network
 from r3cnn.reporting.records import RESULT
-from r3cnn.training.build import instantiate
+from r3cnn.training.build import build
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
 from r3cnn.training.finish import evaluate_final_weights
 from r3cnn.training.loggers import CsvLogger, TensorBoardLogger
@@ -197,8 +197,8 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
         preprocessing=Preprocessing(data.mean, data.std, data.image_size, data.reader.image_range),
     )
     settings = TrainingSettings(
-        optimizer=checked(instantiate(plain(config.optimizer)), OptimizerSettings, "optimizer"),
-        lr_schedule=checked(instantiate(plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule"),
+        optimizer=build(plain(config.optimizer), OptimizerSettings, "optimizer"),
+        lr_schedule=build(plain(config.lr_schedule), MultiStepSchedule, "lr_schedule"),
         images_per_rank=config.data.batch_size,
         seed=config.seed,
         backward=config.backward,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from r3cnn.batch import Batch, Example
 from r3cnn.disk import open_regular
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size
 
 T = TypeVar("T", bound=np.generic)
@@ -106,9 +107,7 @@ class ImageReader:
     def __post_init__(self) -> None:
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
-        limit = self.max_megapixels
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
-            raise ValueError(f"max_megapixels is {limit!r}: a number above 0 is needed, or null for no limit")
+        check_range("(0, inf]", max_megapixels=self.max_megapixels)
 
     def __call__(self, path: Path) -> Tensor:
         """(3, h, w) uint8 RGB of a file, turned as its EXIF tag says; alpha is dropped, and so are further pages.

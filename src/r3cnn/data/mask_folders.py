@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict, cast, get_args
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from r3cnn.data.loading import IMAGE_SUFFIXES, MAX_MEGAPIXELS, ImageReader, find_images, is_image_file, opened, upright
 from r3cnn.disk import whole_file
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size
 
 Layout = Literal["folders", "index"]
@@ -61,14 +62,15 @@ class MaskReading:
     max_megapixels: float | None = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
-            raise ValueError(f"layout is {self.layout!r}: {get_args(Layout)} are known")
+        check_range("(0, inf]", max_megapixels=self.max_megapixels)
+        check_range("[0, 65535]", threshold=self.threshold, background=self.background or None)
+        check_range("[1, inf)", class_divisor=self.class_divisor)
+        if not self.class_name:
+            raise ValueError("class_name is empty: the name of a class is needed")
         if (self.class_divisor is None) != (not self.class_ids):
             raise ValueError(
                 f"class_divisor is {self.class_divisor}, class_ids is {dict(self.class_ids)}: both or none are needed"
             )
-        if self.class_divisor is not None and self.class_divisor < 1:
-            raise ValueError(f"class_divisor is {self.class_divisor}: a number >= 1 is needed")
 
 
 def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, list[dict[str, object]]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 import numpy as np
 from torchmetrics import Metric
@@ -20,6 +20,7 @@ from r3cnn.evaluation.ranks import Ranks
 from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits, image_recall, objects_by_image
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
 from r3cnn.evaluation.seen import Seen, merge
+from r3cnn.ranges import check_range
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois
 
@@ -76,11 +77,8 @@ class CocoAP(Metric):
     ) -> None:
         # The state is no tensor: this class gathers it itself, and a rank without any image must take part as well.
         super().__init__(sync_on_compute=False, compute_with_cache=False)
-        for name, value, kind in (("backend", backend, Backend), ("area_from", area_from, AreaFrom)):
-            if value not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+        check_range("[1, inf)", max_detections=max_detections)
+        check_range("(0, 525600]", timeout_minutes=timeout_minutes)  # a year
         self.annotations = Path(annotations)
         if not self.annotations.is_file():
             raise FileNotFoundError(f"annotation file {self.annotations} does not exist")

@@ -19,7 +19,7 @@ from torch import Tensor
 from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
 from r3cnn.structures import Id, Size
-from r3cnn.training.build import instantiate, trusted_targets
+from r3cnn.training.build import build, trusted_targets
 
 FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
 KEY = "r3cnn"
@@ -209,10 +209,7 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
     Raises:
         ValueError: For a target that is unknown or not trusted, or when the result is not a detector.
     """
-    model = instantiate(config, trusted)
-    if not isinstance(model, RCNN):
-        raise ValueError(f"model._target_ builds a {type(model).__name__}, an r3cnn.detector.RCNN is needed")
-    return model
+    return build(config, RCNN, "model", trusted)
 
 
 def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from r3cnn.disk import whole_file
+from r3cnn.ranges import check_range
 
 WANDB_URL = "https://api.wandb.ai"
 
@@ -33,8 +34,7 @@ class CsvLogger(Logger):
 
     def __init__(self, folder: str, flush_every: int) -> None:
         super().__init__()
-        if flush_every < 1:
-            raise ValueError(f"flush_every must be >= 1, got {flush_every}")
+        check_range("[1, inf)", flush_every=flush_every)
         self.path = Path(folder) / "metrics.csv"
         self.flush_every = flush_every
         self._waiting: list[dict[str, float]] = []

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from r3cnn.batch import Batch
 from r3cnn.process_memory import peak_bytes
+from r3cnn.ranges import check_range
 from r3cnn.training.module import EvaluationModule
 
 GIB = 2**30
@@ -102,9 +103,7 @@ class Measurements(Callback):
     """
 
     def __init__(self, warm_up_steps: int, warm_up_batches: int) -> None:
-        if min(warm_up_steps, warm_up_batches) < 0:
-            counts = f"{warm_up_steps} and {warm_up_batches}"
-            raise ValueError(f"warm_up_steps and warm_up_batches are {counts}: numbers >= 0 are needed")
+        check_range("[0, inf)", warm_up_steps=warm_up_steps, warm_up_batches=warm_up_batches)
         self.warm_up_steps, self.warm_up_batches = warm_up_steps, warm_up_batches
         self.training, self.evaluation = Totals(), Totals()
         self._earlier, self._earlier_total = Totals(), 0.0

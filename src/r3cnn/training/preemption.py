@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from r3cnn.batch import Batch
 from r3cnn.end_signals import SIGNALS, TO_BE_CONTINUED, status_of
+from r3cnn.ranges import check_range
 
 log = logging.getLogger(__name__)
 JOB = "SLURM_JOB_ID"
@@ -42,8 +43,7 @@ class Preemption(Checkpoint):
     """
 
     def __init__(self, checkpoint: str, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps is {every_n_steps}: at least 1 is needed")
+        check_range("[1, inf)", every_n_steps=every_n_steps)
         self.checkpoint = Path(checkpoint)
         self.every_n_steps = every_n_steps
         self._agreed: signal.Signals | None = None

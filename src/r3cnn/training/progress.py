@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from r3cnn.ranges import check_range
 from r3cnn.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class RunProgress(ProgressBar):
     """
 
     def __init__(self, seconds_between_lines: float) -> None:
+        check_range("[0, inf]", seconds_between_lines=seconds_between_lines)
         super().__init__()
         self.seconds_between_lines = seconds_between_lines
         self._enabled = True

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from r3cnn.ranges import check_range
+
 CURRENT_WEIGHTS = "current_model_state"
 """Where Lightning keeps, in a checkpoint, the weights that training goes on with; ``state_dict`` is the average."""
 
@@ -69,8 +71,7 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}: a number in [0, 1) is needed")
+        check_range("[0, 1)", decay=decay)
         super().__init__()
         self._decay = decay
         self._is_over = False

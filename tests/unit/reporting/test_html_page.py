@@ -12,7 +12,7 @@ import pytest
 from page_samples import SETTINGS, write_data, write_run
 
 from r3cnn.data.loading import read_image
-from r3cnn.reporting.html import HtmlSettings, write_html
+from r3cnn.reporting.html import write_html
 from r3cnn.reporting.html.page import sort_value
 from r3cnn.reporting.html.runs import page_runs
 from r3cnn.reporting.runs import Run
@@ -189,8 +189,3 @@ def test_histograms_come_in_the_papers_order(run: Run, tmp_path: Path) -> None:
         ("b", "falling"),
         ("c", "run"),
     ]
-
-
-def test_curves_need_two_points() -> None:
-    with pytest.raises(ValueError, match="curve_points is 1"):
-        HtmlSettings(SETTINGS.pictures, curve_points=1)

@@ -110,12 +110,3 @@ def test_a_file_that_is_no_results_file_is_named(run: PageRun) -> None:
     (run.folder / "detections.json").write_text(json.dumps([{"image_id": 1}]))
     with pytest.raises(NoPicturesError, match=r"detections\.json cannot be used: .*score"):
         loop_pictures(run.folder, run.data, 3, SETTINGS.pictures, read_image)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("images", -1), ("side", 0), ("quality", 0), ("quality", 101), ("score_threshold", 1.5)]
-)
-def test_settings_out_of_range_are_refused_by_name(key: str, value: float) -> None:
-    settings = {"images": 1, "side": 100, "quality": 80, "score_threshold": 0.5} | {key: value}
-    with pytest.raises(ValueError, match=rf"pictures\.{key} is {value}"):
-        PictureSettings(**settings)

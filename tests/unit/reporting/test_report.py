@@ -169,12 +169,6 @@ def test_one_table_alone_is_shown_even_if_nothing_measures_it(tmp_path: Path, mo
     assert text.count("| not run |") == 5
 
 
-def test_an_unknown_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path / "runs" / "old")
-    with pytest.raises(ValueError, match="table is 'table5': one of table1, table2, table3, table4 or all is needed"):
-        report("table=table5", folder=tmp_path, monkeypatch=monkeypatch)
-
-
 def test_the_last_evaluation_in_a_folder_is_what_the_table_of_all_runs_shows(tmp_path: Path) -> None:
     folder = write_record(write_run(tmp_path / "run"), make_record())
     evaluated = read_run(folder, read_config)

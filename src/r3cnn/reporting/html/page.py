@@ -36,10 +36,6 @@ class HtmlSettings:
     pictures: PictureSettings
     curve_points: int
 
-    def __post_init__(self) -> None:
-        if self.curve_points < 2:
-            raise ValueError(f"curve_points is {self.curve_points}: a curve needs at least 2")
-
 
 def write_html(
     path: Path,

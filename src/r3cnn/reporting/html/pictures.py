@@ -48,16 +48,6 @@ class PictureSettings:
     quality: int
     score_threshold: float
 
-    def __post_init__(self) -> None:
-        if self.images < 0:
-            raise ValueError(f"pictures.images is {self.images}: 0 or more are possible")
-        if self.side < 1:
-            raise ValueError(f"pictures.side is {self.side}: at least one pixel is needed")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"pictures.quality is {self.quality}: it goes from 1 to 100")
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"pictures.score_threshold is {self.score_threshold}: scores lie in [0, 1]")
-
 
 @dataclass(frozen=True)
 class LoopPicture:
