@@ -41,7 +41,7 @@ from r3cnn.training.finish import evaluate_final_weights
 from r3cnn.training.loggers import CsvLogger, TensorBoardLogger
 from r3cnn.training.module import TrainingModule, TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
-from r3cnn.training.position import step_in
+from r3cnn.training.position import log_in, step_in
 from r3cnn.training.weight_average import check_average
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,9 @@ def train(config: DictConfig, output_dir: Path) -> None:
     if resume is None and config.init is None:
         module.model.backbone.fetch_weights()
     # Lightning opens its files before any callback has its turn.
-    _cut_logs(trainer, TensorBoardLogger, 0 if resume is None else step_in(resume))
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.keep_rows_before(0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     _report_early_stop(trainer)
     result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
@@ -146,7 +148,12 @@ def _begin(
         if path.is_file() and path.resolve() != (resume and resume.resolve()):
             path.unlink()
     save_config(plain(config), output_dir / CONFIG_FILE)
-    _cut_logs(trainer, CsvLogger, step)
+    num_rows, unlogged = (None, {}) if resume is None else log_in(resume)
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLogger):
+            logger.keep_rows_before(step, num_rows)
+        if is_own and unlogged:
+            logger.log_metrics(dict(unlogged), step - 1)
 
 
 def resume_path(resume: str | None, output_dir: Path) -> Path | None:
@@ -221,10 +228,3 @@ def _report_early_stop(trainer: lightning.Trainer) -> None:
     for callback in trainer.early_stopping_callbacks if trainer.should_stop else ():
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message is not None:
             log.info("stopped early: %s", callback.stopping_reason_message)
-
-
-def _cut_logs(trainer: lightning.Trainer, kind: type[CsvLogger | TensorBoardLogger], step: int) -> None:
-    """Drops what an earlier run in the same folder wrote from ``step`` on."""
-    for logger in trainer.loggers:
-        if isinstance(logger, kind):
-            logger.keep_rows_before(step)

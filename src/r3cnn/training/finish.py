@@ -38,6 +38,7 @@ def evaluate_final_weights(
     if trainer.limit_val_batches == 0:
         module.result = unvalidated(len(module.model.schedule.eval_heads), module.info.category_ids)
     elif module.result is None or module.result_step != trainer.global_step:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1  # logged as within `fit`
         trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
         raise RuntimeError("Lightning has not validated the final weights")
