@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     data = build_data(plain(config.data), trusted=None)
     data.prepare_data()
     found = {
-        name: _inspect(split, data, config.data.workers)
+        name: _inspect(split, data, processes(config.data.workers))
         for name, split in (("train", data.train), ("val", data.val))
         if split is not None
     }
@@ -87,8 +88,13 @@ def _val_alone(config: DictConfig) -> Found:
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
-    found = _inspect(data.val_split, data, config.data.workers)
+    found = _inspect(data.val_split, data, processes(config.data.workers))
     return _entry(found, _statistics(found, data))
+
+
+def processes(workers: int) -> int:
+    """Processes that look at images: as many as there are cores, as nothing else runs; none where none may load."""
+    return workers and max(workers, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def _inspect(split: Split, data: CocoDataModule, workers: int) -> Inspection:
