@@ -84,7 +84,7 @@ def test_without_the_detections_of_every_loop_there_is_an_error_that_says_how_to
     call = (f"checkpoint={trained}/checkpoints/last.ckpt", "evaluation.save_loops=false", "pictures=0")
     cli("evaluate", *call, f"output_dir={tmp_path}")
     assert [path.name for path in tmp_path.glob("detections*.json")] == ["detections.json"]
-    with pytest.raises(FileNotFoundError, match=r"detections_loop1\.json does not exist.*save_loops=true"):
+    with pytest.raises(FileNotFoundError, match=r"has no detections_loop1\.json.*save_loops=true"):
         cli("analyze", "errors", f"run={tmp_path}")
 
 

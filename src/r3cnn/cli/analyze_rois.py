@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from r3cnn.cli.terminal import left_out_on_error
-from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
+from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 
-FILES = {"train": TRAINING_FILE, "val": VALIDATION_FILE}
-FOLDER, PICTURE, TABLE = "outputs/rois", "roi_histograms.png", "roi_statistics.json"
+FILES = {"train": TRAINING_ROIS, "val": ROIS}
+FOLDER, PICTURE = "outputs/rois", "roi_histograms.png"
 
 
 def analyze_rois(config: DictConfig) -> None:
@@ -35,8 +34,7 @@ def analyze_rois(config: DictConfig) -> None:
         name: read_roi_report(Path(folder) / FILES[config.split]) for name, folder in zip(names, folders, strict=True)
     }
     output_dir = Path(config.output_dir or FOLDER)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / TABLE).write_text(json.dumps(reports, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(reports, output_dir / ROIS)
     print_roi_tables(reports)
     with left_out_on_error(PICTURE):
         draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)

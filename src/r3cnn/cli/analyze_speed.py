@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +16,7 @@ from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import InferenceModes, compile_network, device_of
+from r3cnn.run_files import write_json
 from r3cnn.schedule import LoopSchedule, eval_heads
 from r3cnn.training.build import build, trusted_targets
 from r3cnn.training.checkpoint import restore_model
@@ -42,8 +42,7 @@ def analyze_speed(config: DictConfig) -> None:
         )
     report = measured(config)
     output_dir = Path(config.output_dir or FOLDER)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(report, output_dir / REPORT, indent=1)
     print_speed(output_dir / REPORT)
     with left_out_on_error(PICTURE):
         draw_speed(output_dir / REPORT, output_dir / PICTURE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from r3cnn.interop.mmdetection_meta import classes_in, exported, image_norm_of, 
 from r3cnn.interop.report import Report
 from r3cnn.interop.translation import Shape, check_finite, compare, shapes_of
 from r3cnn.reporting.console import terminal
+from r3cnn.run_files import write_json
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model, load_checkpoint, save_weights
 
@@ -48,8 +48,7 @@ def run(config: DictConfig) -> None:
             raise ValueError(f"{option}={file} is a folder: name a file, which may lie in it")
     output.parent.mkdir(parents=True, exist_ok=True)
     report = _import(config, output) if word == "from" else _export(config, output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_json(report.to_dict(), path, indent=1)
     print_report(report)
     print(f"written to {output}, the account of every key to {path}")
 

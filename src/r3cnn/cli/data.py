@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
 from r3cnn.data.split import Split
 from r3cnn.data.statistics import statistics_of
 from r3cnn.names import visible
+from r3cnn.run_files import write_json
 from r3cnn.training.build import build
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def check(config: DictConfig) -> None:
 
     folder = Path(config.output_dir)
     found = inspected(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FOUND).write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
+    write_json(found, folder / FOUND, indent=1)
     print_check(found, config.max_lines)
     if any(split["statistics"] for split in found.values()):
         with left_out_on_error(PICTURE):

@@ -14,19 +14,19 @@ from r3cnn.cli.dashboard import evaluation_facts, report_outcome
 from r3cnn.cli.earlier_run import refuse_used
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.outcome import (
-    CONFIG_FILE,
     keep_evaluated,
     keep_training_config,
     remove_evaluation,
     show_outcome,
     write_outcome,
 )
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options
 from r3cnn.names import composed
+from r3cnn.run_files import CHECKPOINTS, CONFIG, ROIS, write_config
 from r3cnn.training.build import trusted_targets
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, restore_model
 from r3cnn.training.module import EvaluationModule
-from r3cnn.training.roi_log import VALIDATION_FILE, RoiLog
+from r3cnn.training.roi_log import RoiLog
 
 
 def run(config: DictConfig) -> None:
@@ -53,16 +53,16 @@ def run(config: DictConfig) -> None:
     data.val_sampler(
         data.val_set, 0, 1, trainer.limit_val_batches
     )  # refuses less than one batch before anything is touched
-    if checkpoint.resolve().parent != (output_dir / "checkpoints").resolve():  # the run's own folder is a usual one
+    if checkpoint.resolve().parent != (output_dir / CHECKPOINTS).resolve():  # the run's own folder is a usual one
         refuse_used(output_dir, "evaluate")
     trainer.validate(module, datamodule=data, verbose=False)
     if module.result is None:
         raise RuntimeError("Lightning has evaluated nothing")
     if trainer.is_global_zero:
-        just_written = [each.folder / VALIDATION_FILE for each in trainer.callbacks if isinstance(each, RoiLog)]  # type: ignore[attr-defined]
+        just_written = [each.folder / ROIS for each in trainer.callbacks if isinstance(each, RoiLog)]  # type: ignore[attr-defined]
         remove_evaluation(output_dir, but=just_written)
         keep_training_config(output_dir)
-        save_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG_FILE)
+        write_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG)
         keep_evaluated(checkpoint, output_dir)
         write_outcome(module.result, module, output_dir)
         show_outcome(module.result, module, data, output_dir, config.pictures)

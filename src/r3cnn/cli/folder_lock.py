@@ -10,9 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from r3cnn.cli.outcome import IMAGE_IDS, NUMBERS
 from r3cnn.cli.ranks import is_one_of_several, rank_in
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import IMAGE_IDS, NUMBERS, RESULT
 
 log = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
@@ -57,7 +56,10 @@ def sole_writer(output_dir: Path, *, waits: bool) -> Iterator[None]:
 
 def _remove_drafts(output_dir: Path) -> None:
     """Removes what a run that was killed had begun to write: ``.NAME.PID``, which becomes NAME when it is whole."""
-    for draft in (*(f".{name}.*" for name in (RESULT, NUMBERS, IMAGE_IDS)), "checkpoints/.*.ckpt.*"):
+    for draft in (
+        *(f".{name}.*" for name in (RESULT, NUMBERS, IMAGE_IDS)),
+        "checkpoints/.*.ckpt.*",
+    ):
         for path in output_dir.glob(draft):
             if path.suffix[1:].isdigit() and path.is_file():
                 path.unlink()

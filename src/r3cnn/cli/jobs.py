@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from r3cnn.cli.configs import Config, fill_classes, quoted, settle_folders
 from r3cnn.reporting.neutral import NEUTRAL, without
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT
 
 AUTO = "auto"  # of ``resume``: go on with what is in the folder, if there is anything; of ``trainer.devices``: all
 LAST = "last"  # of ``resume``: go on with the newest checkpoint in the folder

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import lightning
+import msgspec
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities import rank_zero_only
@@ -23,11 +24,9 @@ from r3cnn.cli.jobs import job_hash, job_name
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.index_cache import digest_of
-from r3cnn.disk import whole_file
 from r3cnn.evaluation.metrics_format import Metrics
 from r3cnn.reporting.records import (
     FORMAT,
-    RESULT,
     DataFacts,
     Git,
     MemoryKind,
@@ -35,8 +34,8 @@ from r3cnn.reporting.records import (
     Record,
     Speed,
     Splits,
-    to_json,
 )
+from r3cnn.run_files import RESULT, ROIS, TRAINING_ROIS, read_json, write_json
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 
@@ -44,7 +43,7 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 LIBRARIES = ("torch", "torchvision", "lightning")
 NO_DATA = DataFacts("", "", 0, 0)
-ROI_FILES = {"train": "roi_statistics_train.json", "val": "roi_statistics.json"}
+ROI_FILES = {"train": TRAINING_ROIS, "val": ROIS}
 
 
 @rank_zero_only
@@ -66,8 +65,7 @@ def write_record(
     if module.result is None:
         raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
-    with whole_file(output_dir / RESULT) as draft:
-        draft.write_text(to_json(record), encoding="utf-8")
+    write_json(asdict(record), output_dir / RESULT, indent=2)
 
 
 def make_record(
@@ -140,14 +138,22 @@ def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     return sum(value.nbytes for value in (*model.state_dict().values(), *kept))
 
 
+class _Balance(msgspec.Struct):
+    balance: float | None
+
+
+class _Balances(msgspec.Struct):
+    loops: dict[str, _Balance]
+
+
 def roi_balance(output_dir: Path) -> dict[str, dict[str, float | None]]:
     """Balance of every loop by split, from the files that the run wrote; nothing where they are not wanted."""
     found = {}
     for split, name in ROI_FILES.items():
         path = output_dir / name
         if path.is_file():
-            loops = json.loads(path.read_text(encoding="utf-8"))["loops"]
-            found[split] = {loop: values["balance"] for loop, values in loops.items()}
+            loops = read_json(path, _Balances).loops
+            found[split] = {loop: values.balance for loop, values in loops.items()}
     return found
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig
 from r3cnn.cli.jobs import AUTO, Job
 from r3cnn.cli.processes import Call, run_calls
 from r3cnn.cli.ranks import OF_A_SWEEP, for_jobs
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT
 
 log = logging.getLogger(__name__)
 

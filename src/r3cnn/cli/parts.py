@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import lightning
 import torch
-import yaml
 from lightning.fabric.plugins.environments import ClusterEnvironment
-from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -218,10 +215,3 @@ def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
     """
     known = {"facts": facts} if config.get("_target_") == WANDB else {}
     return build({**config, **known}, Logger, f"logger.{name}")  # type: ignore[type-abstract]
-
-
-@rank_zero_only
-def save_config(config: Mapping[str, object], path: Path) -> None:
-    """Writes a resolved configuration; plain YAML, in which no ``${…}`` is left to mean anything."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False), encoding="utf-8")

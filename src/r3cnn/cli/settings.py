@@ -206,7 +206,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "html.pictures.images": WHOLE,
         "html.pictures.side": whole(1, 10**4),
         "html.pictures.quality": whole(1, 100),
-        "html.pictures.score_threshold": SHARE,
+        "html.pictures.total_mib": Kind(Annotated[float, Meta(gt=0, le=10**4)], "a number of MiB in (0, 10000]"),
     },
     "bench": {
         "format": one_of(Literal["table", "json"]),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -19,7 +19,7 @@ from r3cnn.cli.jobs import AUTO, Job, job_of, known_to_hydra, task_config
 from r3cnn.cli.local_jobs import counted_devices
 from r3cnn.cli.processes import LOG_FILE
 from r3cnn.cli.ranks import is_one_of_several
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT, read_json
 
 log = logging.getLogger(__name__)
 
@@ -148,11 +148,19 @@ class _FailedJob(JobReturn):
         raise self._return_value
 
 
+class _Masks(msgspec.Struct):
+    mask: dict[str, float | None]
+
+
+class _Result(msgspec.Struct):
+    metrics: _Masks
+
+
 def mask_ap(path: Path) -> float:
     """Mask AP in ``result.json``; 0, the lowest, where it is undefined, since a search needs a number."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"]
-    except (KeyError, TypeError, ValueError):  # of another version of r3cnn
+        value = read_json(path, _Result).metrics.mask["ap"]
+    except (OSError, ValueError, KeyError):  # of another version of r3cnn
         value = None
     if value is None:
         log.warning("%s has no mask AP, which counts as 0 in a search", path)

@@ -19,22 +19,20 @@ from r3cnn.cli.earlier_run import GO_ON, RunFolder, check_same_run, is_finished,
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_gpus, check_job, check_lengths
-from r3cnn.cli.jobs import AUTO, LAST
+from r3cnn.cli.jobs import AUTO
+from r3cnn.cli.jobs import LAST as NEWEST
 from r3cnn.cli.ledger import write_record
 from r3cnn.cli.outcome import (
-    CONFIG_FILE,
-    EVALUATED,
-    TRAINING_CONFIG,
     evaluation_files,
     run_files,
     show_outcome,
     write_outcome,
 )
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options, save_config
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.inference_modes import compile_network
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import BEST, CHECKPOINTS, CONFIG, EVALUATED, LAST, RESULT, TRAINING_CONFIG, write_config
 from r3cnn.training.build import build
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
 from r3cnn.training.finish import evaluate_final_weights
@@ -87,7 +85,7 @@ def _leave_to_the_other(output_dir: Path) -> None:
 def train(config: DictConfig, output_dir: Path) -> None:
     """Trains one network and writes everything into one folder, which no other run writes into."""
     resume = resume_path(config.resume, output_dir)
-    is_own = resume is not None and resume.resolve().parent == (output_dir / "checkpoints").resolve()
+    is_own = resume is not None and resume.resolve().parent == (output_dir / CHECKPOINTS).resolve()
     _check_folder(config, output_dir, is_own=is_own)  # all ranks: none would wait for one that was refused
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -109,7 +107,7 @@ def train(config: DictConfig, output_dir: Path) -> None:
             logger.keep_rows_before(0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     _report_early_stop(trainer)
-    result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
+    result = evaluate_final_weights(trainer, module, data, output_dir / CHECKPOINTS)
     if trainer.is_global_zero:
         write_outcome(result, module, output_dir)
         write_record(config, trainer, module, data, output_dir)
@@ -142,12 +140,12 @@ def _begin(
     step = 0 if resume is None else step_in(resume)
     if resume is not None:
         log.info("resuming from step %d of %s", step, resume)
-    evaluated = output_dir / "checkpoints" / EVALUATED
+    evaluated = output_dir / CHECKPOINTS / EVALUATED
     stale = [output_dir / RESULT, output_dir / TRAINING_CONFIG, evaluated, *evaluation_files(output_dir)]
     for path in stale if is_own else run_files(output_dir):
         if path.is_file() and path.resolve() != (resume and resume.resolve()):
             path.unlink()
-    save_config(plain(config), output_dir / CONFIG_FILE)
+    write_config(plain(config), output_dir / CONFIG)
     num_rows, unlogged = (None, {}) if resume is None else log_in(resume)
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger):
@@ -162,12 +160,12 @@ def resume_path(resume: str | None, output_dir: Path) -> Path | None:
     Raises:
         FileNotFoundError: If it is not there.
     """
-    checkpoints = output_dir / "checkpoints"
+    checkpoints = output_dir / CHECKPOINTS
     if resume is None:
         return None
     if resume == AUTO:
-        return next((path for path in (checkpoints / "last.ckpt", checkpoints / "best.ckpt") if _is_whole(path)), None)
-    path = checkpoints / "last.ckpt" if resume == LAST else Path(resume)
+        return next((path for path in (checkpoints / LAST, checkpoints / BEST) if _is_whole(path)), None)
+    path = checkpoints / LAST if resume == NEWEST else Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
             f"resume={resume}: no checkpoint at {path}; resume=last looks in output_dir/checkpoints"

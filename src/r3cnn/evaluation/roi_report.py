@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -143,9 +141,3 @@ def roi_scalars(report: RoiReport) -> dict[str, float]:
             numbers[f"roi_positives_{size}"] = kinds["positives"] / report["images"] if report["images"] else None
         found |= {f"loop{loop}/{name}": math.nan if value is None else value for name, value in numbers.items()}
     return found
-
-
-def write_roi_report(report: RoiReport, path: Path) -> None:
-    """Writes the file; undefined numbers are null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, allow_nan=False) + "\n", encoding="utf-8")

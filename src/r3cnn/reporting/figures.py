@@ -23,9 +23,10 @@ from r3cnn.structures import Detections, Size, Target
 MAX_LABELS = 40
 PANEL_SIDES = (560, 900)
 GAP = 16
-LEGEND_WIDTH = 180
+LEGEND_WIDTH, LEGEND_HEIGHT = 180, 34
 INK: Color = (32, 32, 36)
 PAPER: Color = (255, 255, 255)
+WHITE = ((255, 255),) * 3  # least and greatest of each channel
 TRUTH: Color = (255, 255, 255)
 # From bad to good. Red and blue at the ends stay apart for colour-blind readers; the number stands at the box as well.
 IOU_COLORS = (
@@ -198,10 +199,24 @@ def _side_by_side(image: Image.Image, panels: Sequence[tuple[str, Sequence[Mark]
     return sheet
 
 
+def panels_of_strip(strip: Image.Image, count: int) -> list[Image.Image]:
+    """The titled panels that `draw_loop_strip` has put side by side, each alone.
+
+    Raises:
+        ValueError: If it is no strip of so many panels.
+    """
+    step, rest = divmod(strip.width - GAP, count)
+    bottom = strip.height - LEGEND_HEIGHT - GAP
+    gaps = [strip.crop((at * step, 0, at * step + GAP, max(bottom, 1))) for at in range(count + 1)]
+    if rest or step <= GAP or bottom <= 0 or any(gap.getextrema() != WHITE for gap in gaps):
+        raise ValueError(f"a picture of {strip.width} x {strip.height} pixels is no strip of {count} loops")
+    return [strip.crop((GAP + at * step, 0, (at + 1) * step, bottom)) for at in range(count)]
+
+
 def _with_legend(sheet: Image.Image) -> Image.Image:
     """Adds the scale of IoU colours below a strip."""
     font = pillow_font(default_font(), 15)
-    legend = Image.new("RGB", (sheet.width, sheet.height + 34), PAPER)
+    legend = Image.new("RGB", (sheet.width, sheet.height + LEGEND_HEIGHT), PAPER)
     legend.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(legend)
     middle, left = sheet.height + 12, GAP

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import lightning
@@ -13,8 +11,9 @@ from lightning.pytorch.callbacks import Callback
 
 from r3cnn.evaluation.metrics_format import FIGURES
 from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.run_files import ROIS, TRAINING_ROIS, read_json
 from r3cnn.training.module import EvaluationModule
-from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE, RoiLog
+from r3cnn.training.roi_log import RoiLog
 from r3cnn.training.wandb_run import WandbRun, without_stopping_the_run
 
 if TYPE_CHECKING:
@@ -53,11 +52,11 @@ class WandbReport(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Histograms of the training so far."""
-        self._log_histograms(trainer, "train", TRAINING_FILE)
+        self._log_histograms(trainer, "train", TRAINING_ROIS)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Histograms of this validation."""
-        self._log_histograms(trainer, "val", VALIDATION_FILE)
+        self._log_histograms(trainer, "val", ROIS)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -86,7 +85,7 @@ def roi_report_of(trainer: lightning.Trainer, file_name: str) -> RoiReport | Non
     """What ``RoiLog`` wrote last; None where it does not take part or has written nothing yet."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RoiLog) and (callback.folder / file_name).is_file():
-            return cast(RoiReport, json.loads(Path(callback.folder / file_name).read_text(encoding="utf-8")))
+            return read_json(callback.folder / file_name, RoiReport)
     return None
 
 

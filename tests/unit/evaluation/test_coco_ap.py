@@ -7,7 +7,8 @@ import torch
 from evaluation_samples import annotation, batch_of, detections
 
 from r3cnn.evaluation.coco_ap import CocoAP
-from r3cnn.evaluation.metrics import Metrics, write_detections, write_metrics
+from r3cnn.evaluation.metrics import Metrics
+from r3cnn.run_files import write_json
 from r3cnn.structures import Detections
 
 CocoFile = Callable[..., Path]
@@ -214,8 +215,8 @@ def test_written_files_hold_null_and_exact_floats(coco_file: CocoFile, tmp_path:
     metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)]), (3, 7))
     metric.update(batch_of([1]), [[detections([(LEFT, 0.1, 0)], mask_scores=[0.3])]])
     result = metric.compute()
-    write_metrics(result, tmp_path / "metrics.json")
-    write_detections(result, tmp_path / "detections.json")
+    write_json(result.metrics, tmp_path / "metrics.json")
+    write_json(result.detections, tmp_path / "detections.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["mask"]["ap_large"] is None
     assert set(metrics) == {"box", "mask", "per_class", "loops", "images"}

@@ -16,8 +16,9 @@ from r3cnn.batch import Batch, Example
 from r3cnn.evaluation import protocol
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.ground_truth import load_ground_truth
-from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
+from r3cnn.evaluation.metrics import EvaluationResult
 from r3cnn.evaluation.protocol import BackendMismatchError, Curves
+from r3cnn.run_files import write_json
 from r3cnn.structures import Detections, InstanceMasks, Target
 
 SCALE = 1.3
@@ -118,8 +119,8 @@ def test_the_metrics_are_what_pycocotools_computes_from_the_written_detections_a
     annotations: Path, tmp_path: Path, backend: str
 ) -> None:
     result = evaluate(annotations, backend)
-    write_metrics(result, tmp_path / "metrics.json")
-    write_detections(result, tmp_path / "detections.json")
+    write_json(result.metrics, tmp_path / "metrics.json")
+    write_json(result.detections, tmp_path / "detections.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for kind, iou_type in (("box", "bbox"), ("mask", "segm")):
         expected = by_pycocotools(annotations, tmp_path / "detections.json", iou_type)
@@ -149,7 +150,7 @@ def test_ids_of_any_kind_change_no_figure_and_come_back_in_the_detections(
     path.write_text(json.dumps(content))
     result = evaluate(path, backend, verify=True)
     assert figures(result.metrics) == figures(evaluate(annotations, backend).metrics)
-    write_detections(result, tmp_path / "detections.json")
+    write_json(result.detections, tmp_path / "detections.json")
     entries = json.loads((tmp_path / "detections.json").read_text())
     assert {entry["image_id"] for entry in entries} <= {record["id"] for record in content["images"]}
     expected = by_pycocotools(path, tmp_path / "detections.json", "bbox")

@@ -89,7 +89,7 @@ def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: P
     with pytest.raises(ValueError, match="is not valid JSON"):
         read_roi_report(path)
     path.write_text('{"images": 3}')
-    with pytest.raises(ValueError, match="lacks bin_edges, loops"):
+    with pytest.raises(ValueError, match="missing required field `bin_edges`"):
         read_roi_report(path)
 
 

@@ -15,11 +15,12 @@ from markupsafe import Markup
 import r3cnn
 from r3cnn.names import visible
 from r3cnn.reporting.figures import iou_color
-from r3cnn.reporting.html.pictures import PictureSettings, ReadImage
+from r3cnn.reporting.html.pictures import PictureSettings
 from r3cnn.reporting.html.runs import page_runs, runs_table
 from r3cnn.reporting.html.sections import ROI_FILES, groups_of, histograms, run_section
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import MISSING, NOT_RUN, Cell, Table, mark, marks
+from r3cnn.run_files import write_text
 
 PACKAGE = "r3cnn.reporting.html"
 
@@ -43,7 +44,7 @@ def write_html(
     tables: Sequence[Table],
     differences: Sequence[Table],
     settings: HtmlSettings,
-    read_image: ReadImage,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Writes the page; equal runs give equal bytes.
 
@@ -53,7 +54,7 @@ def write_html(
         tables: The paper's tables, ours beside the published values.
         differences: Differences between systems with their intervals.
         settings: What the page takes room for.
-        read_image: (3, H, W) uint8 RGB of an image file of a run's data; raises ValueError where it cannot be read.
+        left_out: Runs that cannot be read, each with the reason.
     """
     environment = Environment(
         loader=PackageLoader(PACKAGE),
@@ -75,11 +76,10 @@ def write_html(
         runs_table=runs_table(numbered),
         groups=groups_of(numbered),
         histograms=[histograms(numbered, split) for split in ROI_FILES],
-        sections=[run_section(run, settings.pictures, settings.curve_points, read_image) for run in numbered],
-        pictures=settings.pictures,
+        sections=[run_section(run, settings.pictures, settings.curve_points, len(runs)) for run in numbered],
+        left_out=left_out,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
+    write_text(content, path)
 
 
 def _shown(value: object) -> object:
