@@ -32,8 +32,8 @@ IMAGE_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 """Endings of what counts as an image in a folder; a file that is named itself may have any."""
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """What Pillow may take a file for, whatever its name: among the others are some that start programs."""
-HUNGRY = {"AVIF": 3, "HEIF": 3, "JPEG2000": 3, "WEBP": 3}
-"""Formats whose decoders take so many times the memory of others for each pixel."""
+HUNGRY = {"AVIF": 1.3, "JPEG2000": 2.6, "WEBP": 2.6}
+"""Formats whose decoders take so many times the memory of others for each pixel, as measured."""
 TURNED: dict[int, Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
@@ -96,8 +96,8 @@ class ImageReader:
         image_range: Grey values (low, high) that become 0 and 255, in greyscale images of more than 8 bits (16 or 32
             bits, floats); what lies outside is clipped, and NaN is low. None: 0 and 65535; values outside, and floats,
             are refused. Images of 8 bits per channel are left as they are.
-        max_megapixels: Images with more pixels are refused before they are decoded, from a third on those of formats
-            that take thrice the memory (`HUNGRY`); None accepts any. Pillow's own limit, which holds for the whole
+        max_megapixels: Images with more pixels are refused before they are decoded, earlier those of formats that
+            take more memory (`HUNGRY`); None accepts any. Pillow's own limit, which holds for the whole
             process, is raised to it.
     """
 
@@ -363,12 +363,12 @@ def _check_cost(file: Image.Image, stream: BinaryIO, max_megapixels: float | Non
 
 
 def _too_large(pixels: int, max_megapixels: float | None, name: str = "") -> str:
-    parts = HUNGRY.get(name, 1)
-    if max_megapixels is None or pixels <= max_megapixels * 1e6 / parts:
+    factor = HUNGRY.get(name, 1)
+    if max_megapixels is None or pixels * factor <= max_megapixels * 1e6:
         return ""
+    own = f" ({max_megapixels / factor:.3g} for {name}, which takes more memory)" if factor > 1 else ""
     return (
-        f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most"
-        f"{f' (a third of that for {name}, which takes more memory)' if parts > 1 else ''}: if it is sound, "
+        f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most{own}: if it is sound, "
         "raise that setting, data.max_megapixels, or max_megapixels of `r3cnn predict`"
     )
 
