@@ -7,10 +7,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
-
+from r3cnn.archive import read_archive
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
@@ -47,7 +45,7 @@ from r3cnn.run_files import (
     write_json,
 )
 from r3cnn.structures import Id
-from r3cnn.training.checkpoint_io import link_or_copy
+from r3cnn.training.checkpoint_io import link_or_copy, names_of_checkpoints
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
@@ -82,13 +80,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
     found = dict.fromkeys(path for path in usual if path.is_file())
     for path in [*found]:
         # What cannot be read tells nothing, and neither does what other programs write.
-        with suppress(RuntimeError, EOFError, UnpicklingError, OSError, KeyError, TypeError, AttributeError):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            for state in content["callbacks"].values():
-                if not isinstance(state, dict):  # of a callback of the user's own
-                    continue
-                told = [*state.get("best_k_models", ()), state.get("best_model_path"), state.get("last_model_path")]
-                found |= dict.fromkeys(Path(name) for name in told if name and Path(name).parent == folder)
+        with suppress(OSError, ValueError):
+            found |= dict.fromkeys(folder / name for name in names_of_checkpoints(read_archive(path, mapped=True)))
     return [path for path in found if path.is_file()]
 
 

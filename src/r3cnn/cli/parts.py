@@ -45,7 +45,7 @@ NEVER = {
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
-SEVERAL_CHECKPOINTS = "r3cnn.training.checkpoint_io.SeveralCheckpoints"
+OWN_CHECKPOINT = "r3cnn.training.checkpoint_io.{}"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
@@ -142,7 +142,7 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     """
     built: dict[str, Callback] = {}
     for name, node in chosen(config, "callbacks").items():
-        built[name] = build(keeping_several(plain(node)), Callback, f"callbacks.{name}")
+        built[name] = build(own_checkpoints(plain(node)), Callback, f"callbacks.{name}")
     writers: dict[str, str] = {}
     for name, callback in built.items():
         if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
@@ -164,11 +164,13 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     return {name: each for name, each in built.items() if not isinstance(each, tuple(unwanted))}
 
 
-def keeping_several(callback: Config) -> Config:
-    """A callback's node; where it keeps several checkpoints under one fixed name, one that tells them apart."""
+def own_checkpoints(callback: Config) -> Config:
+    """A callback's node with ours for Lightning's checkpoints; several under one fixed name are told apart."""
+    if callback["_target_"] != MODEL_CHECKPOINT:
+        return callback
     is_fixed = "{" not in str(callback.get("filename") or "{")
-    is_several = callback["_target_"] == MODEL_CHECKPOINT and callback.get("save_top_k", 1) not in (0, 1)
-    return {**callback, "_target_": SEVERAL_CHECKPOINTS} if is_several and is_fixed else callback
+    is_several = is_fixed and callback.get("save_top_k", 1) not in (0, 1)
+    return {**callback, "_target_": OWN_CHECKPOINT.format("SeveralCheckpoints" if is_several else "ModelCheckpoint")}
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:

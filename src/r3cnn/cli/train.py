@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from errno import EINVAL
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
+from r3cnn.archive import is_whole
 from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.dashboard import report_outcome, training_facts
 from r3cnn.cli.earlier_run import GO_ON, RunFolder, check_same_run, is_finished, refuse_used, settle_previous
@@ -174,18 +173,10 @@ def resume_path(resume: str | None, output_dir: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is there and can be read.
-
-    Lightning writes it into the folder for temporary files first; from another file system it is then copied, and a
-    run that is killed meanwhile leaves a part of it.
-    """
+    """Whether a checkpoint is there without damage; what the disk refuses to read is raised, as it may be whole."""
     if not path.is_file():
         return False
-    try:
-        step_in(path)
-    except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != EINVAL:
-            raise  # the disk's trouble; the file may be whole
+    if not is_whole(path):
         log.warning("skipping unreadable checkpoint %s: it is damaged or no checkpoint", path)
         return False
     return True

@@ -7,8 +7,6 @@ A checkpoint is Lightning's own file plus the key ``r3cnn`` with plain container
 from __future__ import annotations
 
 import copy
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
 from r3cnn.structures import Id, Size
@@ -24,7 +23,6 @@ from r3cnn.training.build import build, trusted_targets
 FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
 KEY = "r3cnn"
 WEIGHT_PREFIX = "model."
-FOREIGN = "checkpoints of mmdetection and torchvision go through `r3cnn convert` first"
 
 
 @dataclass(frozen=True)
@@ -157,20 +155,7 @@ def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, obj
 
 def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
     """The entries of a checkpoint of ours; ``mapped`` leaves the tensors on the disk until they are used."""
-    if not path.is_file():
-        others = sorted(other.name for other in path.parent.glob("*.ckpt"))
-        raise FileNotFoundError(f"no checkpoint at {path}" + (f"; there are {', '.join(others)}" if others else ""))
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is damaged or no checkpoint of ours, which is a zip archive; {FOREIGN}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is refused: it holds Python objects beyond tensors and plain containers, and reading those could "
-            f"run code; {FOREIGN}"
-        ) from error
-    except Exception as error:  # what torch's reader makes of damaged bytes has no bounds
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    content = read_archive(path, mapped=mapped)
     if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in (KEY, "state_dict"))):
         raise ValueError(
             f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights; {FOREIGN}"

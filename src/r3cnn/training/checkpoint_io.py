@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import callbacks
 from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
 
+from r3cnn.archive import read_archive
 from r3cnn.disk import whole_file
+
+log = logging.getLogger(__name__)
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):
@@ -19,7 +26,12 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
     Lightning's own way writes into the system's temporary folder first. Where that is another file system, as on the
     nodes of most clusters, moving it is a copy, and a run that is ended within the copy leaves half a checkpoint.
+    It reads and removes local files alone, and removes only what lies beside those that it has written: Lightning's own
+    follows any path, or address of a server, that stands in a checkpoint.
     """
+
+    def __init__(self) -> None:
+        self._folders: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, object], path: str | os.PathLike[str], storage_options: object = None
@@ -42,11 +54,121 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            self._folders.add(Path(path).parent.resolve())
         except (OSError, RuntimeError) as error:
             reason = error if isinstance(error, OSError) else error.__context__  # torch has words of its own for it
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror, str(path)) from error
             raise
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, object]:
+        """Reads a checkpoint onto the CPU.
+
+        Args:
+            path: Local file.
+            map_location: Not needed; Lightning passes it.
+            weights_only: Likewise: nothing else is ever read.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            ValueError: When it is refused, see `read_archive`.
+        """
+        content = read_archive(Path(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds a {type(content).__name__}: a checkpoint is a mapping")
+        return content
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Removes a checkpoint that the run keeps no longer; anything else is left alone.
+
+        Args:
+            path: Local file.
+        """
+        path = Path(path)
+        is_ours = path.parent.resolve() in self._folders and path.suffix == callbacks.ModelCheckpoint.FILE_EXTENSION
+        if is_ours and path.is_file() and not path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            log.warning("%s is not removed: it is no checkpoint file of this run", path)
+
+
+class ModelCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's, but of the files that it keeps it notes names in its folder, so that a run may be moved or copied.
+
+    A run that is resumed in its own folder takes over the names whose files are there, with their scores, and works out
+    which is the best. A run that goes on in another folder starts without any.
+    """
+
+    _is_own = True
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, object]
+    ) -> None:
+        """Finds out whether the checkpoint is one of this run's folder."""
+        folder = Path(str(trainer.default_root_dir)).resolve()
+        self._is_own = folder in Path(str(trainer.ckpt_path)).resolve().parents
+
+    def state_dict(self) -> dict[str, object]:
+        """Scores, and names of files in the folder of the callback."""
+        state = super().state_dict()
+        del state["dirpath"]
+        names = {key: Path(state[key]).name for key in PATHS}
+        return {**state, **names, "best_k_models": {Path(path).name: each for path, each in self.best_k_models.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Takes over the files that are still there.
+
+        Args:
+            state_dict: As `state_dict` gives it, or Lightning's with whole paths, of which the names count alone.
+
+        Raises:
+            ValueError: When it is neither.
+        """
+        scores = state_dict.get("best_k_models")
+        if not isinstance(scores, Mapping):
+            raise ValueError(
+                f"best_k_models of {self.state_key} is {scores!r}: scores by the name of a file are needed"
+            )
+        kept = {self._place(name): self._score(score) for name, score in scores.items()}
+        places = {key: self._place(state_dict.get(key)) for key in PATHS}
+        score = state_dict.get("current_score")
+        if not self._is_own:
+            return
+        self.current_score = None if score is None else self._score(score)
+        self.last_model_path, self.best_model_path = places["last_model_path"], places["best_model_path"]
+        self.best_k_models = {place: score for place, score in kept.items() if place}
+        if self.best_k_models:
+            best, worst = (max, min) if self.mode == "max" else (min, max)
+            self.best_model_path = best(self.best_k_models, key=lambda place: float(self.best_k_models[place]))
+            self.best_model_score = self.best_k_models[self.best_model_path]
+            if len(self.best_k_models) >= self.save_top_k:
+                self.kth_best_model_path = worst(self.best_k_models, key=lambda place: float(self.best_k_models[place]))
+                self.kth_value = self.best_k_models[self.kth_best_model_path]
+
+    def _place(self, name: object) -> str:
+        """Where the file of this name is, if it is there."""
+        if not isinstance(name, str):
+            raise ValueError(f"a file of {self.state_key} is {name!r}: the name of a file is needed")
+        path = Path(str(self.dirpath)) / (Path(name).name or "nothing")
+        return str(path) if path.suffix == self.FILE_EXTENSION and path.is_file() else ""
+
+    def _score(self, value: object) -> Tensor:
+        if not isinstance(value, Tensor | float) or (isinstance(value, Tensor) and value.numel() != 1):
+            raise ValueError(f"a score of {self.state_key} is {value!r}: a number is needed")
+        return torch.as_tensor(value)
+
+
+def names_of_checkpoints(content: object) -> list[str]:
+    """Names of the files that the callbacks in a checkpoint keep, wherever they were."""
+    states = content.get("callbacks") if isinstance(content, dict) else None
+    told: list[object] = []
+    for state in states.values() if isinstance(states, dict) else ():
+        if isinstance(state, dict):  # else of a callback of the user's own
+            scores = state.get("best_k_models")
+            told += [*(scores if isinstance(scores, dict) else ()), *(state.get(key) for key in PATHS)]
+    return [Path(name).name for name in told if isinstance(name, str) and name.endswith(".ckpt")]
 
 
 class SeveralCheckpoints(ModelCheckpoint):

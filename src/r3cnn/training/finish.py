@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from r3cnn.archive import read_archive
 from r3cnn.end_signals import SIGNALS
 from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
 from r3cnn.training.checkpoint_io import SeveralCheckpoints, WholeFileCheckpointIO
@@ -71,7 +73,7 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     if not (is_better or is_first):
         return
     worst = _remember(callback, path, score)
-    content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    content = cast("dict[str, Any]", read_archive(last, mapped=True))
     content["callbacks"][callback.state_key] = callback.state_dict()
     WholeFileCheckpointIO().save_checkpoint(content, path)
     if isinstance(callback, SeveralCheckpoints):

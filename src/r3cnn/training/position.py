@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from r3cnn.archive import read_archive
 from r3cnn.data.samplers import Dealt, TrainBatchSampler, used_batches
 from r3cnn.training.loops import Unfinished
 
@@ -250,4 +250,5 @@ def log_in(path: Path) -> tuple[int | None, Mapping[str, float]]:
 
 
 def _content(path: Path) -> dict[str, object]:
-    return cast("dict[str, object]", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    content = read_archive(path, mapped=True)
+    return content if isinstance(content, dict) else {}

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from r3cnn.archive import read_archive
 from r3cnn.ranges import check_range
 
 CURRENT_WEIGHTS = "current_model_state"
@@ -122,9 +123,10 @@ def check_average(checkpoint: Path, trainer: lightning.Trainer) -> None:
     Raises:
         ValueError: If the checkpoint holds an average and this run keeps none.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = read_archive(checkpoint, mapped=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    if CURRENT_WEIGHTS in content and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    keeps_average = any(isinstance(callback, WeightAveraging) for callback in callbacks)
+    if isinstance(content, dict) and CURRENT_WEIGHTS in content and not keeps_average:
         raise ValueError(
             f"the run of {checkpoint} kept a moving average of its weights: resume it with callbacks=ema or "
             "callbacks=ema_early_stopping, or start from the average with init= instead of resume="

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from r3cnn.cli.parts import keeping_several
+from r3cnn.cli.parts import own_checkpoints
 from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO, link_or_copy
 from r3cnn.training.finish import keep_if_best
@@ -82,7 +82,7 @@ class Scored(lightning.LightningModule):
 def fit(folder: Path, scores: list[float], **settings: object) -> ModelCheckpoint:
     target = "lightning.pytorch.callbacks.ModelCheckpoint"
     best = {"_target_": target, "dirpath": str(folder), "filename": "best", "monitor": "val/mask_ap", "mode": "max"}
-    callback = instantiate(keeping_several({**best, "enable_version_counter": False, **settings}))
+    callback = instantiate(own_checkpoints({**best, "enable_version_counter": False, **settings}))
     assert isinstance(callback, ModelCheckpoint)
     trainer = lightning.Trainer(
         accelerator="cpu",
