@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.benchmarks.harness import machine
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
 from r3cnn.cli.configs import Config, path_of, plain
-from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
+from r3cnn.cli.evaluate import data_for, on_this_machine
 from r3cnn.cli.parts import build_data, build_metric
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
@@ -53,10 +53,9 @@ def measured(config: DictConfig) -> Config:
     """Content of ``speed.json``."""
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     settings = settings_of(config.curves, model.schedule)
-    data_config = data_for(info, with_own_cache(info.data), config)
+    data_config = data_for(info, on_this_machine(info.data), config)
     if config.images is not None and data_config["val"] is not None:
         data_config["val"] = {**plain(data_config["val"]), "limit": config.images}
-    check_drawing_folder(data_config)
     data = build_data(data_config, trusted_targets(config.trusted_packages))
     device = device_of(config.device)
     subject = subject_of(model.to(device), settings, data)

@@ -7,17 +7,20 @@ import difflib
 import importlib
 import inspect
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 RESERVED_KEYS = ("_target_", "_partial_")
 # What the network and the data set of a checkpoint may be built from without the user's consent: the targets of conf/,
-# name by name, since not everything in our own modules is harmless in the hands of a stranger.
+# name by name, since not everything in our own modules is harmless in the hands of a stranger. Nothing that writes,
+# fetches or starts a process when it is built is among them.
 TRUSTED_TARGETS = (
     "r3cnn.backbones.FPN",
     "r3cnn.backbones.ResNet",
@@ -28,7 +31,6 @@ TRUSTED_TARGETS = (
     "r3cnn.data.augmentation.LargeScaleJitter",
     "r3cnn.data.augmentation.MultiScale",
     "r3cnn.data.datamodule.CocoDataModule",
-    "r3cnn.data.shapes.write_shapes",
     "r3cnn.data.split.Split",
     "r3cnn.detector.RCNN",
     "r3cnn.layers.attention.RelativePositionAttention",
@@ -278,7 +280,7 @@ def find_target(path: str, trusted: Sequence[str] | None = None) -> Callable[...
     if not module_name or not _is_trusted(path, trusted):
         raise ValueError(_distrust(path, trusted))
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        found = getattr(_imported(module_name), name)
     except ModuleNotFoundError as error:
         raise ValueError(f"_target_ {path!r}: {error}") from error
     except AttributeError as error:
@@ -288,6 +290,23 @@ def find_target(path: str, trusted: Sequence[str] | None = None) -> Callable[...
     if trusted is not None and path not in trusted and not _lies_in(str(getattr(found, "__module__", "")), trusted):
         raise ValueError(_distrust(path, trusted))
     return found
+
+
+def find_in_current_folder() -> None:
+    """Lets packages in the current folder be imported, for a user who has named one; installed ones come first."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+        importlib.invalidate_caches()
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+    find_in_current_folder()
+    return importlib.import_module(name)
 
 
 def _is_trusted(path: str, trusted: Sequence[str] | None) -> bool:

@@ -7,12 +7,13 @@ A checkpoint is Lightning's own file plus the key ``r3cnn`` with plain container
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import checked_range
@@ -23,6 +24,7 @@ from r3cnn.training.build import build, trusted_targets
 FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
 KEY = "r3cnn"
 WEIGHT_PREFIX = "model."
+SPARE, SPARE_PARTS, SPARE_VALUES = 16, 10_000, 1 << 24  # what building may throw away, as replaced layers
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,35 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
     return build(config, RCNN, "model", trusted)
 
 
+@contextmanager
+def no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stops the building of a network that is far larger than its weights, as only a made-up one is.
+
+    Args:
+        weights: Of the network.
+        path: Where they stand, for the message.
+
+    Raises:
+        ValueError: When it is.
+    """
+    left = {"parts": SPARE_PARTS + SPARE * len(weights), "values": SPARE_VALUES}
+    left["values"] += SPARE * sum(weight.numel() for weight in weights.values())
+
+    def note(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
+        left["parts"] -= 1
+        left["values"] -= part.numel() if isinstance(part, Tensor) else 0
+        if min(left.values()) < 0:
+            raise ValueError(f"the network that {path} describes is far larger than the weights in it")
+
+    kinds = ("parameter", "buffer", "module")
+    handles = [getattr(torch.nn.modules.module, f"register_module_{kind}_registration_hook")(note) for kind in kinds]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:
     """Rebuilds a trained network in evaluation mode on the CPU.
 
@@ -209,7 +240,10 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
         ValueError: When the checkpoint is refused or its weights do not fit its configuration.
     """
     info, weights = load_checkpoint(path)
-    model = build_model(info.model, trusted_targets(trusted_packages))
+    trusted = trusted_targets(trusted_packages)
+    with torch.device("meta"), no_larger_than(weights, path):
+        build_model(info.model, trusted)
+    model = build_model(info.model, trusted)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

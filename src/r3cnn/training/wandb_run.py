@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -123,6 +125,8 @@ class WandbRun(WandbLogger):
             raise ValueError(
                 f"logger=wandb needs wandb, which cannot be imported ({error}): pip install wandb"
             ) from error
+        _check_local_settings()
+        os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # a repository may name programs for git to run
         is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
         super().__init__(
             save_dir=folder,
@@ -151,6 +155,21 @@ class WandbRun(WandbLogger):
         if not self.experiment.disabled:
             self._id_file.parent.mkdir(parents=True, exist_ok=True)
             self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+
+
+def _check_local_settings() -> None:
+    """Refuses to be sent to a server by a file that happens to lie in the current folder.
+
+    Raises:
+        ValueError: When one names it.
+    """
+    for path in (Path("wandb/settings"), Path(".wandb/settings")):
+        settings = ConfigParser(interpolation=None, strict=False)
+        with suppress(OSError, ValueError, ConfigParserError):  # the library warns about it
+            settings.read_string(path.read_text(encoding="utf-8"))
+        server = settings.get("default", "base_url", fallback=None)
+        if server and "WANDB_BASE_URL" not in os.environ:
+            raise ValueError(f"{path} sends runs to {server}: if that is your server, say WANDB_BASE_URL={server}")
 
 
 @contextmanager
