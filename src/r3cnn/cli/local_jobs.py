@@ -136,9 +136,9 @@ def places_for(parallel: int, ranks: int, gpus: Sequence[str]) -> list[dict[str,
 def _command(job: Job, ranks: int | None) -> tuple[str, ...]:
     program = ("-m", "r3cnn", *job.arguments)
     if ranks is None:
-        return (sys.executable, *program)
+        return (sys.executable, "-P", *program)
     alone = ("--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks))
-    return (sys.executable, "-m", "r3cnn.cli.torchrun", *alone, *program)
+    return (sys.executable, "-P", "-m", "r3cnn.cli.torchrun", *alone, *program)
 
 
 def _environment(job: Job, settings: DictConfig) -> dict[str, str]:
