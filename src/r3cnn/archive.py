@@ -46,6 +46,7 @@ STORAGES = {8: ("Double", "Long"), 4: ("Float", "Int"), 2: ("Half", "BFloat16", 
 ITEM_BYTES = {f"torch.{name}Storage": size for size, names in STORAGES.items() for name in names}
 MAX_PICKLE_BYTES = 1 << 26  # 0.1 to 1 MB in our own
 MAX_STEPS = 2_000_000  # of the pickle; 12,000 for a network of 74 tensors, and a step may take 0.2 KB
+MAX_OTHERS = 3  # newest checkpoints beside a damaged one that are looked through
 MAX_DEPTH = 64  # of containers in containers
 MAX_SHARING = 4  # times that the bytes of a file may stand in its tensors, as under two names
 MAX_DIRECTORY_BYTES = 1 << 25
@@ -95,7 +96,8 @@ def read_archive(path: Path, *, mapped: bool = False, inert: Mapping[str, type] 
     except _RefusalError as error:
         raise ValueError(f"{path} is refused: {error}") from error
     except Exception as error:  # what readers of pickles make of strange content has no bounds
-        whole = next((f"; {other} is whole" for other in others if other != path and is_whole(other)), "")
+        near = [other for other in others if other != path and other.is_file()][:MAX_OTHERS]
+        whole = next((f"; {other} is whole" for other in near if is_whole(other)), "")
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}{whole}") from error
 
 

@@ -131,8 +131,9 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
             raise ValueError(
                 f"best_k_models of {self.state_key} is {scores!r}: scores by the name of a file are needed"
             )
-        kept = {self._place(name): self._score(score) for name, score in scores.items()}
-        places = {key: self._place(state_dict.get(key)) for key in PATHS}
+        folder = state_dict.get("dirpath")
+        kept = {self._place(folder, path): self._score(score) for path, score in scores.items()}
+        places = {key: self._place(folder, state_dict.get(key)) for key in PATHS}
         score = state_dict.get("current_score")
         if not self._is_own:
             return
@@ -147,12 +148,12 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
                 self.kth_best_model_path = worst(self.best_k_models, key=lambda place: float(self.best_k_models[place]))
                 self.kth_value = self.best_k_models[self.kth_best_model_path]
 
-    def _place(self, name: object) -> str:
-        """Where the file of this name is, if it is there."""
-        if not isinstance(name, str):
-            raise ValueError(f"a file of {self.state_key} is {name!r}: the name of a file is needed")
-        path = Path(str(self.dirpath)) / (Path(name).name or "nothing")
-        return str(path) if path.suffix == self.FILE_EXTENSION and path.is_file() else ""
+    def _place(self, folder: object, path: object) -> str:
+        """Where a file of the checkpoint's folder is now, if it is there."""
+        if not isinstance(path, str):
+            raise ValueError(f"a file of {self.state_key} is {path!r}: the name of a file is needed")
+        place = Path(str(self.dirpath)) / name_in(folder, path)
+        return str(place) if place.suffix == self.FILE_EXTENSION and place.is_file() else ""
 
     def _score(self, value: object) -> Tensor:
         if not isinstance(value, Tensor | float) or (isinstance(value, Tensor) and value.numel() != 1):
@@ -163,12 +164,19 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
 def names_of_checkpoints(content: object) -> list[str]:
     """Names of the files that the callbacks in a checkpoint keep, wherever they were."""
     states = content.get("callbacks") if isinstance(content, dict) else None
-    told: list[object] = []
+    told: list[str] = []
     for state in states.values() if isinstance(states, dict) else ():
         if isinstance(state, dict):  # else of a callback of the user's own
             scores = state.get("best_k_models")
-            told += [*(scores if isinstance(scores, dict) else ()), *(state.get(key) for key in PATHS)]
-    return [Path(name).name for name in told if isinstance(name, str) and name.endswith(".ckpt")]
+            paths = [*(scores if isinstance(scores, dict) else ()), *(state.get(key) for key in PATHS)]
+            told += [name_in(state.get("dirpath"), path) for path in paths]
+    return [name for name in told if name.endswith(callbacks.ModelCheckpoint.FILE_EXTENSION)]
+
+
+def name_in(folder: object, path: object) -> str:
+    """Name of a file that is noted as a name, or as a path in a folder; empty for one elsewhere, or none."""
+    is_there = isinstance(path, str) and str(Path(path).parent) in (".", folder)
+    return Path(str(path)).name if is_there else ""
 
 
 class SeveralCheckpoints(ModelCheckpoint):
