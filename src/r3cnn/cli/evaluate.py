@@ -64,7 +64,8 @@ def run(config: DictConfig) -> None:
         just_written = [each.folder / ROIS for each in trainer.callbacks if isinstance(each, RoiLog)]  # type: ignore[attr-defined]
         remove_evaluation(output_dir, but=just_written)
         keep_training_config(output_dir)
-        data_config["prepare"] = data_config["prepare"] if is_own_data else info.data.get("prepare")
+        if not is_own_data:
+            data_config["prepare"] = info.data.get("prepare")  # as a record of what was drawn
         write_config({**plain(config), "data": data_config, "model": dict(info.model)}, output_dir / CONFIG)
         keep_evaluated(checkpoint, output_dir)
         write_outcome(module.result, module, output_dir)
