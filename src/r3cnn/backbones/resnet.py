@@ -146,7 +146,7 @@ def _check(depth: int, norm: str, frozen_stages: int, weights: str | None, chang
         raise ValueError(f"weights is {weights!r}: null or one of {_weights_of(depth)} is needed for depth={depth}")
     if norm == "group_norm" and weights is not None:
         raise ValueError(f"norm=group_norm has no ImageNet weights, got weights={weights}: set weights=null")
-    check_range("[1, 4]", changed_layers=changed_layers)
+    check_range("[1, 4]", changed_layers=changed_layers or None)
     if len(set(changed_layers)) < len(changed_layers):
         raise ValueError(f"changed_layers names a layer twice: {list(changed_layers)}")
 

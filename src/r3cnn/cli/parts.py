@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.rank_launcher import RankStrategy
@@ -180,6 +180,8 @@ def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
     """
     found = {}
     for name, node in (config.get(group) or {}).items():
+        if node is not None and not OmegaConf.is_dict(node):
+            raise ValueError(f"{group}.{name} is {node!r}: settings below it are needed, or null")
         if node is not None and "_target_" in node:
             found[str(name)] = node
         elif node is not None:

@@ -143,7 +143,7 @@ EVERYWHERE = {
     "launcher.signal_delay_s": WHOLE,
 }
 COUNTS_OF_BENCH = {
-    **dict.fromkeys(("repetitions", "objects", "candidates", "masks", "annotations", "classes"), COUNT),
+    **dict.fromkeys(("repetitions", "objects", "candidates", "masks", "classes"), COUNT),
     **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), COUNT),
     **dict.fromkeys(("warmups", "workers", "seed"), WHOLE),
 }
@@ -217,6 +217,8 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "loops.counts": listed(whole(1, 1000), 1),
         "step_parts.systems": listed(TEXT, 1),
         "scale.system": TEXT,
+        "parts.index.annotations": COUNT,
+        "parts.memory.annotations": COUNT,
         "sizes.*.memory.batch_size": COUNT,
         "sizes.*.scale.batch_size": COUNT,
         **{f"{place}.image_size": IMAGE_SIZE for place in ("sizes.*", "sizes.*.memory", "sizes.*.scale")},

@@ -127,7 +127,7 @@ def _check_run_size(runs: dict[str, object], size: Size | None) -> None:
     if size is None:
         is_size, needed = isinstance(given, list) and list(map(type, given)) == [int, int], "[height, width]"
     else:
-        is_size = isinstance(given, Sequence) and list(given) == list(size)
+        is_size = isinstance(given, Sequence) and list(given) == list(size) and bool not in map(type, given)
         needed = f"that of its image, [height, width] = {list(size)},"
     if not is_size:
         raise ValueError(f"has run lengths (RLE) of size {shortened(given)} as segmentation: {needed} is needed")

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
+from r3cnn.ranges import check_range
 from r3cnn.structures import Id, Size
 from r3cnn.training.build import build, trusted_targets
 
@@ -46,15 +49,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
-        try:
-            short, long = (int(value) for value in self.image_size)
-        except (TypeError, ValueError):
-            short = long = 0
-        if not 1 <= short <= long:
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ValueError(f"mean and std need three numbers each, got {self.mean} and {self.std}")
+        check_range("(-inf, inf)", mean=self.mean)
+        check_range("(0, inf)", std=self.std)
+        sides = tuple(self.image_size)
+        check_range("[1, inf)", image_size=sides)
+        if len(sides) != 2 or sides[0] > sides[1]:
             raise ValueError(f"image_size must be [short, long] in pixels, got {self.image_size}")
-        object.__setattr__(self, "image_size", (short, long))
+        object.__setattr__(self, "image_size", sides)
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
 
@@ -101,20 +104,33 @@ class CheckpointInfo:
                 "names: use the version of r3cnn that wrote it, or train anew"
             )
         try:
-            model, data = values["model"], values["data"]
-            classes, category_ids = values["classes"], values["category_ids"]
-            preprocessing = values["preprocessing"]
-            if not isinstance(preprocessing, Mapping):
-                raise ValueError(f"{source}: preprocessing must be a mapping")
-            image_range = preprocessing.get("image_range")  # older checkpoints have none
-            image = Preprocessing(preprocessing["mean"], preprocessing["std"], preprocessing["image_size"], image_range)
-        except KeyError as error:
-            raise ValueError(f"{source} lacks {error} under {KEY!r}") from error
-        if not (isinstance(model, Mapping) and isinstance(data, Mapping)):
-            raise ValueError(f"{source}: model and data must be mappings")
-        if not (isinstance(classes, list) and isinstance(category_ids, list)):
-            raise ValueError(f"{source}: classes and category_ids must be lists")
-        return cls(model, data, tuple(classes), tuple(category_ids), image)
+            saved = msgspec.convert(values, _Saved)
+            image = Preprocessing(*msgspec.structs.astuple(saved.preprocessing))
+            for name in ("classes", "category_ids"):
+                if len(set(getattr(saved, name))) < max(1, len(saved.classes)):
+                    raise ValueError(f"{name} is {getattr(saved, name)}: as many as classes, each once, are needed")
+            if len(saved.category_ids) != len(saved.classes):
+                raise ValueError(f"there are {len(saved.classes)} classes and {len(saved.category_ids)} category_ids")
+        except ValueError as error:
+            raise ValueError(f"{source} is damaged under {KEY!r}: {error}") from error
+        return cls(saved.model, saved.data, tuple(saved.classes), tuple(saved.category_ids), image)
+
+
+class _SavedImage(msgspec.Struct):
+    mean: list[float]
+    std: list[float]
+    image_size: tuple[int, int]
+    image_range: tuple[float, float] | None = None  # older checkpoints have none
+
+
+class _Saved(msgspec.Struct):
+    """What `CheckpointInfo.to_dict` writes."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    classes: list[str]
+    category_ids: list[Id]
+    preprocessing: _SavedImage
 
 
 def _plain(value: object) -> object:
@@ -241,9 +257,16 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
     """
     info, weights = load_checkpoint(path)
     trusted = trusted_targets(trusted_packages)
-    with torch.device("meta"), no_larger_than(weights, path):
-        build_model(info.model, trusted)
-    model = build_model(info.model, trusted)
+    try:
+        with torch.device("meta"), no_larger_than(weights, path):
+            build_model(info.model, trusted)
+        model = build_model(info.model, trusted)
+    except ValueError as error:
+        raise (
+            error if str(path) in str(error) else ValueError(f"{path}: its network cannot be built: {error}")
+        ) from error
+    if model.num_classes != len(info.classes):
+        raise ValueError(f"{path} names {len(info.classes)} classes, its network is for {model.num_classes}")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
