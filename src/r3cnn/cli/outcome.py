@@ -43,6 +43,7 @@ from r3cnn.run_files import (
     read_config,
     read_json,
     write_json,
+    write_json_list,
 )
 from r3cnn.structures import Id
 from r3cnn.training.checkpoint_io import link_or_copy, names_of_checkpoints
@@ -149,8 +150,8 @@ def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: boo
     for path in output_dir.glob(LOOP_DETECTIONS.format("*")):  # of an earlier evaluation with more loops
         path.unlink()
     for loop in range(1, len(result.metrics["loops"]) if with_earlier else 1):
-        write_json(result.entries(loop - 1), output_dir / LOOP_DETECTIONS.format(loop))
-    write_json(result.detections, output_dir / DETECTIONS)
+        write_json_list(result.entries(loop - 1), output_dir / LOOP_DETECTIONS.format(loop))
+    write_json_list(result.entries(-1), output_dir / DETECTIONS)
 
 
 def log_to_file(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from r3cnn.evaluation.metrics_format import FIGURES, Metrics, Stats
@@ -34,15 +34,12 @@ class EvaluationResult:
     @property
     def detections(self) -> list[ResultEntry]:
         """Entries of ``detections.json``, those of the last loop."""
-        return self.entries(-1)
+        return [*self.entries(-1)]
 
-    def entries(self, loop: int) -> list[ResultEntry]:
+    def entries(self, loop: int) -> Iterator[ResultEntry]:
         """Entries of the COCO results file of a loop, counted from 0, or from the last one with -1."""
-        return [
-            entry
-            for image_id, record in zip(self.image_ids, self.records.values(), strict=True)
-            for entry in entries_of(image_id, record.loops[loop], record.size, self.category_ids)
-        ]
+        for image_id, record in zip(self.image_ids, self.records.values(), strict=True):
+            yield from entries_of(image_id, record.loops[loop], record.size, self.category_ids)
 
 
 def unvalidated(loops: int, category_ids: tuple[Id, ...]) -> EvaluationResult:

@@ -45,6 +45,12 @@ class Precision:
     values: NDArray[np.float64]
     category_ids: tuple[Id, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Precision]) -> Precision:
+        """Of further categories, whose ids ascend from part to part."""
+        values = np.concatenate([part.values for part in parts], axis=2)
+        return cls(values, tuple(key for part in parts for key in part.category_ids))
+
     def summary(self) -> Stats:
         """AP over IoU 0.50:0.95, at 0.50 and 0.75, and by object size; None where there is no ground truth."""
         at = {f"ap{round(100 * value)}": number for number, value in enumerate(IOU_THRESHOLDS)}

@@ -73,7 +73,8 @@ class EvaluationModule(lightning.LightningModule):
         return normalize_images(batch.images, batch.canvas, self.preprocessing.mean, self.preprocessing.std)
 
     def on_validation_epoch_start(self) -> None:
-        """Notes which images this rank is given."""
+        """Notes which images this rank is given, and forgets what was found before: memory holds one validation."""
+        self.result = None
         batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
         self.handed_out = handed_out(self.trainer.val_dataloaders, batches)
         self._metric.start(self.handed_out)

@@ -272,12 +272,3 @@ def test_detections_of_another_number_of_images_are_refused(coco_file: CocoFile)
     metric = CocoAP(coco_file([]), (3, 7))
     with pytest.raises(ValueError, match="loop 1 has detections of 1 images, the batch holds 2"):
         metric.update(batch_of([1, 2]), [[detections([])]])
-
-
-def test_a_call_in_place_of_update_is_refused_before_it_loses_what_came_before(coco_file: CocoFile) -> None:
-    metric = CocoAP(coco_file([annotation(1, 1, 3, LEFT)], image_ids=(1, 2)), (3, 7))
-    metric.start([1])
-    metric.update(batch_of([1]), [[detections([(LEFT, 0.9, 0)])]])
-    with pytest.raises(TypeError, match=r"use update\(\)"):
-        metric(batch_of([2]), [[detections([])]])
-    assert metric.compute().metrics["images"] == {"seen": 1, "total": 2}

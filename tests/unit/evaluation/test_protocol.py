@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from r3cnn.batch import Batch, Example
-from r3cnn.evaluation import protocol
+from r3cnn.evaluation import coco_ap, protocol
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.ground_truth import load_ground_truth
 from r3cnn.evaluation.metrics import EvaluationResult
-from r3cnn.evaluation.protocol import BackendMismatchError, Curves
-from r3cnn.run_files import write_json
+from r3cnn.evaluation.protocol import BackendMismatchError, Curves, Precision, Protocol
+from r3cnn.run_files import write_json, write_json_list
 from r3cnn.structures import Detections, InstanceMasks, Target
 
 SCALE = 1.3
@@ -103,6 +103,39 @@ def annotations(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     changed = tmp_path_factory.mktemp("truth") / "instances.json"
     changed.write_text(json.dumps(content))
     return changed
+
+
+@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+def test_scoring_a_category_at_a_time_gives_the_same_to_the_bit(
+    annotations: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = evaluate(annotations, backend).metrics
+    groups = []
+    precision = Protocol.precision
+
+    def counted(self: Protocol, *found: object) -> Precision:
+        groups.append(self.category_ids)
+        return precision(self, *found)
+
+    monkeypatch.setattr(Protocol, "precision", counted)
+    monkeypatch.setattr(coco_ap, "DETECTIONS_AT_A_TIME", 1)
+    assert evaluate(annotations, backend).metrics == at_once
+    categories = sorted(COCO(str(annotations)).getCatIds())
+    assert groups == [[one] for one in categories] * 4  # boxes and masks of two loops
+
+
+def test_a_file_of_detections_is_written_one_by_one_as_json_writes_them_all(annotations: Path, tmp_path: Path) -> None:
+    result = evaluate(annotations, "faster_coco_eval")
+    for entries in ([*result.entries(1)], []):
+        write_json_list(iter(entries), tmp_path / "detections.json")
+        assert (tmp_path / "detections.json").read_text() == json.dumps(entries) + "\n"
+
+
+def test_a_detection_is_kept_in_32_bytes_and_the_code_of_its_mask(annotations: Path) -> None:
+    result = evaluate(annotations, "faster_coco_eval")
+    loops = [loop for record in result.records.values() for loop in record.loops]
+    parts = [part for one in loops for part in (one.corners, one.scores, one.labels, one.masks.stops, one.masks.areas)]
+    assert sum(part.nbytes for part in parts) == 32 * sum(map(len, loops)) > 0
 
 
 @pytest.mark.parametrize("area_from", ["mask", "box"])
