@@ -56,10 +56,6 @@ def run_locally(jobs: Sequence[Job], settings: DictConfig) -> dict[Path, str]:
 def _check_ranks(job: Job, ranks: int | None) -> None:
     if ranks is None:
         return
-    if not isinstance(ranks, int) or ranks < 1:
-        raise CompactHydraException(
-            f"launcher.ranks is {ranks!r}: a number of processes per job >= 1 is needed, or null"
-        )
     if ranks_of(job) != ranks or job.config.trainer.num_nodes != 1:
         nodes, devices = job.config.trainer.num_nodes, job.config.trainer.devices
         raise CompactHydraException(
@@ -101,7 +97,7 @@ def devices_for(accelerator: str, parallel: int, gpus: Sequence[str]) -> int | s
         parallel: Jobs at a time.
         gpus: Names of the GPUs; none where there is no GPU.
     """
-    if accelerator not in ("auto", "cpu", "gpu", "cuda") or not isinstance(parallel, int) or parallel < 1:
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         return AUTO
     return 1 if accelerator == "cpu" else max(1, len(gpus) // parallel)
 
@@ -118,10 +114,8 @@ def places_for(parallel: int, ranks: int, gpus: Sequence[str]) -> list[dict[str,
         Environment variables of each job at a time; none where one job has all GPUs, or there is no GPU.
 
     Raises:
-        CompactHydraException: When there is no job at a time, or there are too few GPUs.
+        CompactHydraException: When there are too few GPUs.
     """
-    if not isinstance(parallel, int) or parallel < 1:
-        raise CompactHydraException(f"launcher.parallel is {parallel!r}: a number of jobs at a time >= 1 is needed")
     if parallel == 1 or not gpus:
         return [{} for _ in range(parallel)]
     if parallel * ranks > len(gpus):
