@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import EVERY_STEP, Cli, Train
+from killed_runs import KILLED, Moment, differences, run
+from tiny_runs import EVERY_STEP, TINY_RUN, Cli, Train
 
 from r3cnn.cli import initial
 
@@ -89,8 +91,40 @@ def test_a_run_resumed_between_two_optimizer_steps_ends_with_the_same_bits(train
 
 def test_a_run_that_is_resumed_in_its_folder_keeps_one_gapless_table(train_tiny: Train) -> None:
     folder = train_tiny("trainer.max_steps=3")
-    train_tiny("trainer.max_steps=5", "resume=last", folder=folder)
-    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4]
+    train_tiny("trainer.max_steps=6", "resume=last", folder=folder)
+    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4, 5]
+    forecast = r"about 0\.\d\d h to the end: \S+ s per step \(1 left\), .*; peak memory \d\.\d\d GiB a rank"
+    assert re.search(forecast, (folder / "train.log").read_text())
+
+
+# A run is killed in the validation that is due at the step of its only checkpoint, at that step's row of metrics.csv,
+# as a checkpoint is written, and in the evaluation of the final weights.
+KILLS = [
+    Moment("validation", 1),
+    *(pytest.param(Moment(place, count), marks=pytest.mark.slow) for place, count in (("logging", 2), ("best", 1))),
+    pytest.param(Moment("writing", 2), marks=pytest.mark.slow),
+]
+VALIDATED = (
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "callbacks.last.every_n_train_steps=2",
+    "pictures=0",
+)
+
+
+@pytest.fixture(scope="module")
+def not_killed(train_tiny: Train) -> Path:
+    return train_tiny(*VALIDATED)
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_run_that_is_killed_and_resumed_makes_up_its_validation_and_ends_as_an_undisturbed_one(
+    not_killed: Path, tmp_path: Path, moment: Moment
+) -> None:
+    words = ["train", *TINY_RUN, *VALIDATED, "resume=auto", f"output_dir={tmp_path}/run"]
+    statuses = [run(words, tmp_path / "log", each) for each in (moment, None)]
+    assert statuses == [KILLED, 0], (tmp_path / "log").read_text()
+    assert differences(tmp_path / "run", not_killed) == []
 
 
 def test_a_resumed_run_leaves_nothing_that_speaks_of_its_earlier_part(train_tiny: Train, cli: Cli) -> None:

@@ -92,7 +92,7 @@ def train(config: DictConfig, output_dir: Path) -> None:
     module = build_module(config, data)
     if config.init is not None and resume is None:
         start_from(module.model, module.info, config)
-    trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=resume is not None))
+    trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=is_own))
     begin = partial(_begin, trainer, config, output_dir, resume, is_own=is_own)
     trainer.callbacks.insert(0, RunFolder(output_dir, replaces=config.overwrite, begin=begin))  # type: ignore[attr-defined]
     if resume is not None:

@@ -41,7 +41,10 @@ def evaluate_final_weights(
         module.result = unvalidated(len(module.model.schedule.eval_heads), module.info.category_ids)
     elif module.result is None or module.result_step != trainer.global_step:
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1  # logged as within `fit`
+        loggers, is_logged = trainer.loggers, module.validated_before == trainer.global_step
+        trainer.loggers = [] if is_logged else loggers
         trainer.validate(module, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     if module.result is None:
         raise RuntimeError("Lightning has not validated the final weights")
     if trainer.is_global_zero:

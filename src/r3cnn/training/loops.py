@@ -47,7 +47,7 @@ class ResumedFitLoop(_FitLoop):
     @property
     def skip(self) -> bool:
         """Whether not even the hooks at the start and the end of training are called."""
-        return not self.restarting and super().skip
+        return not self._loaded_from_state_dict and super().skip
 
 
 class ResumedEpochLoop(_TrainingEpochLoop):

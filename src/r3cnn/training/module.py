@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import cast, get_args
 
 import lightning
 import torch
@@ -144,6 +144,7 @@ class TrainingModule(EvaluationModule):
     Attributes:
         training_rois: Counts the RoIs of every training loop, if set.
         total_steps: Optimizer steps of the whole run once training has begun; infinite when only time limits it.
+        validated_before: Optimizer step of the last validation before a resume.
     """
 
     def __init__(self, model: RCNN, metric: CocoAP | None, info: CheckpointInfo, settings: TrainingSettings) -> None:
@@ -152,6 +153,7 @@ class TrainingModule(EvaluationModule):
         self.settings = settings
         self.training_rois: RoiStatistics | None = None
         self.total_steps = math.inf
+        self.validated_before: object = None
         self._start = EpochStart()
         self._group_settings: list[dict[str, object]] = []
 
@@ -231,6 +233,7 @@ class TrainingModule(EvaluationModule):
             "optimizer": type(self.trainer.optimizers[0]).__name__,
             "rows": next((each.secured_rows() for each in self.trainer.loggers if isinstance(each, CsvLogger)), None),
             "unlogged": self._about_to_log(),
+            "validated": self.result_step,
         }
 
     def _about_to_log(self) -> dict[str, float]:
@@ -249,6 +252,7 @@ class TrainingModule(EvaluationModule):
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
         self._start, unfinished = take_up(self.trainer, checkpoint, self.settings.images_per_rank)
         resume_within_steps(self.trainer, unfinished)
+        self.validated_before = cast("dict[str, object]", checkpoint[RUN]).get("validated")
 
 
 def time_spent_in(trainer: lightning.Trainer) -> Callable[[], float] | None:
