@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,12 @@ class Entries:
         """Drops the images and annotations, whose text is most of the memory."""
         self.images.clear()
         self.annotations.clear()
+
+
+class _Outline(msgspec.Struct):
+    images: msgspec.Raw
+    annotations: msgspec.Raw
+    categories: list[dict[str, object]]
 
 
 class _Lists(msgspec.Struct):
@@ -120,6 +127,26 @@ def entries_of(file: Path, text: bytes) -> Entries:
         content = _parse(file, text)
         return Entries([*content["images"]], [*content["annotations"]], content["categories"])
     return Entries([*lists.images], [*lists.annotations], lists.categories)
+
+
+def categories_alone(file: Path) -> Entries | None:
+    """The categories of a COCO file, without reading the rest into memory, which all processes of a job would do.
+
+    None where the rest is needed: where its use decides between categories, or something is wrong.
+    """
+    try:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            found = msgspec.json.decode(text, type=_Outline)
+            are_lists = all(bytes(memoryview(one)[:1]) == b"[" for one in (found.images, found.annotations))
+            entries = Entries([], [], found.categories)
+            del found  # it points into the file
+    except (msgspec.MsgspecError, ValueError, OSError, RecursionError):
+        return None
+    are_distinct = all(
+        len({str(record.get(key)) for record in entries.categories}) == len(entries.categories)
+        for key in ("id", "name")
+    )
+    return entries if are_lists and are_distinct and root_of(entries) is None else None
 
 
 def parsed(file: Path, entry: Entry) -> Record:
