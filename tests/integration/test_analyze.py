@@ -102,7 +102,7 @@ def test_figure_2_is_drawn_from_several_runs(
     ("overrides", "message"),
     [
         (["runs=[]"], "runs is empty"),
-        (["split=test", "runs=[here]"], r"split must be one of \['train', 'val'\], got 'test'"),
+        (["split=test", "runs=[here]"], "split is 'test': one of train, val is needed"),
         (["runs=[here,here]"], "runs names a folder twice"),
         (["runs=[here]"], r"roi_statistics_train\.json does not exist"),
     ],

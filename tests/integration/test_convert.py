@@ -390,8 +390,8 @@ def test_weights_with_nan_are_refused(convert: Convert, tmp_path: Path) -> None:
     [
         (("from=mmdet", "to=mmdet"), "say either from="),
         ((), "say either from="),
-        (("from=detectron2",), "from must be one of"),
-        (("to=torchvision",), "to must be one of"),
+        (("from=detectron2",), "from is 'detectron2': one of mmdet, torchvision or null"),
+        (("to=torchvision",), "to is 'torchvision': one of mmdet or null"),
     ],
 )
 def test_directions_that_do_not_exist_are_refused(arguments: tuple[str, ...], message: str, cli: Cli) -> None:
@@ -480,7 +480,7 @@ def test_what_a_run_cannot_start_from_is_refused_before_anything_is_removed(
         ((start, "data.classes=[triangle,square,circle]"), r"another order: data\.classes=\[circle,square,triangle\]"),
         ((start, "data.mean=[1,2,3]"), r"images of mean .* data\.mean="),
         ((start, "resume=last"), "give only one"),
-        ((start, "init_classes=some"), "init_classes must be one of"),
+        ((start, "init_classes=some"), "init_classes is 'some': one of same, fresh is needed"),
         ((start, "channels=24"), r"do not fit this network.*of another shape"),
         (("init=absent.ckpt",), "no checkpoint at absent"),
     ):
