@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,13 @@ class Moment:
         place: Key of `PLACES`.
         count: Which call.
         is_before: Whether what is called is not done any more.
+        pause: Seconds that it waits before.
     """
 
     place: str
     count: int
     is_before: bool = True
+    pause: float = 0.0
 
 
 PLACES: Mapping[str, tuple[object, str]] = {
@@ -127,6 +130,7 @@ def kill_at(moment: Moment) -> None:
         nonlocal calls
         calls += 1
         if calls == moment.count and moment.is_before:
+            time.sleep(moment.pause)
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **named)
         if calls == moment.count:

@@ -29,8 +29,8 @@ from r3cnn.run_files import (
 )
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.module import EvaluationModule, flat_ap
-from r3cnn.training.wandb_report import LOOP, STEP, roi_report_of
-from r3cnn.training.wandb_run import RunFacts, WandbMedia, WandbRun, schedule_tags
+from r3cnn.training.wandb_report import LOOP, roi_report_of
+from r3cnn.training.wandb_run import STEP, RunFacts, WandbMedia, WandbRun, schedule_tags
 
 KEPT = (BEST, LAST)
 
@@ -117,7 +117,8 @@ def _report(
     for row in _rows_by_loop(trainer, result):
         run.log(row)
     tables = {"tables/ap_per_class": class_table(result.metrics), "tables/ap_per_loop": loop_table(result.metrics)}
-    run.log({**tables, **_pictures(logger.media, module, data, output_dir), STEP: trainer.global_step})
+    pictures = _pictures(logger.media, module, data, output_dir)
+    logger.log_once({**tables, **pictures, STEP: trainer.global_step})
     if logger.media.checkpoints:
         files = [output_dir / CHECKPOINTS / name for name in KEPT]
         run.log_artifact(checkpoints_of(f"checkpoints-{run.id}", files, precision))

@@ -14,21 +14,17 @@ from r3cnn.evaluation.roi_report import RoiReport
 from r3cnn.run_files import ROIS, TRAINING_ROIS, read_json
 from r3cnn.training.module import EvaluationModule
 from r3cnn.training.roi_log import RoiLog
-from r3cnn.training.wandb_run import WandbRun, without_stopping_the_run
+from r3cnn.training.wandb_run import STEP, WandbRun, without_stopping_the_run
 
 if TYPE_CHECKING:
     import wandb
 
-STEP = "trainer/global_step"
 LOOP = "by_loop/loop"  # the x-axis of what is logged once per loop, when a run is over
 BY_LOOP = ("by_loop/box_ap", "by_loop/mask_ap", "by_loop/roi_balance_train", "by_loop/roi_balance_val")
 
 
 class WandbReport(Callback):
     """Says which curve is best when it is highest, and adds parameters and the IoU histograms of the RoIs per loop.
-
-    Everything is logged against ``trainer/global_step``, never with ``step=``: a resumed run repeats steps, and the
-    library drops what is logged for a step that is over.
 
     Args:
         logger: The run.
@@ -77,8 +73,7 @@ class WandbReport(Callback):
             f"rois/{split}/loop{loop}": wandb.Histogram(np_histogram=(np.array(values["histogram"]), edges))
             for loop, values in report["loops"].items()
         }
-        with without_stopping_the_run():
-            self.logger.experiment.log({**histograms, STEP: trainer.global_step})
+        self.logger.log_once({**histograms, STEP: trainer.global_step})
 
 
 def roi_report_of(trainer: lightning.Trainer, file_name: str) -> RoiReport | None:
