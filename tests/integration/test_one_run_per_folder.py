@@ -51,10 +51,12 @@ def test_the_folder_is_free_after_a_run_that_failed(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
+    for folder in ("checkpoints", "pictures", "errors"):
+        (tmp_path / folder).mkdir()
     mine = [tmp_path / "checkpoints" / name for name in ("last.ckpt", ".hidden", ".a.ckpt", "epoch.1", ".runs.2024")]
     mine += [tmp_path / ".notes.2024", tmp_path / ".result.json.bak"]
     names = (".result.json.12", ".metrics.csv.12", ".image_ids.json.12", "checkpoints/.last.ckpt.4711")
+    names += (".config.yaml.3", ".detections_loop1.json.44", "pictures/.7_loops.png.5", "errors/.errors.json.6")
     drafts = [tmp_path / name for name in names]
     for path in (*mine, *drafts):
         path.touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,45 @@ def test_resuming_a_checkpoint_of_an_older_format_says_so(trained: Path, train_t
     with pytest.raises(ValueError, match=r"old\.ckpt has format 1, this version reads 2"):
         train_tiny(*EVERY_STEP, f"resume={tmp_path}/old.ckpt", folder=tmp_path / "run")
     assert not (tmp_path / "run/metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_copied_run_goes_on_with_its_best_checkpoint_and_speaks_of_no_other_folder(
+    train_tiny: Train, tmp_path: Path
+) -> None:
+    validated = ("trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1", "pictures=0")
+    first = train_tiny(*validated, "trainer.max_steps=4", folder=tmp_path / "first")
+    best = (first / "checkpoints" / "best.ckpt").read_bytes()
+    shutil.copytree(first, tmp_path / "copy")
+    shutil.rmtree(first)
+    copy = train_tiny(*validated, "trainer.max_steps=7", "resume=last", folder=tmp_path / "copy")
+    assert (copy / "checkpoints" / "best.ckpt").read_bytes() == best  # an AP of 0 is no better than the one before
+    callbacks = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert str(tmp_path) not in str(callbacks)
+
+
+@pytest.mark.slow
+def test_a_hostile_checkpoint_removes_nothing_and_takes_no_place_of_lightnings(
+    trained: Path, train_tiny: Train, tmp_path: Path
+) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.mkdir()
+    (precious / "mine.ckpt").write_text("mine")
+    shutil.copytree(trained, run)
+    hostile = run / "checkpoints" / "hostile.ckpt"
+    for change in ({"load_state_dict": 1}, {"ready": 10**30}, {"ready": "2"}):
+        content = torch.load(trained / "checkpoints/at_2.ckpt", weights_only=True)
+        content["loops"]["fit_loop"]["epoch_progress"]["current"] |= change
+        torch.save(content, hostile)
+        with pytest.raises(ValueError, match=r"hostile\.ckpt"):
+            train_tiny(*EVERY_STEP, f"resume={hostile}", folder=run)
+    content = torch.load(trained / "checkpoints/at_2.ckpt", weights_only=True)
+    for name, state in content["callbacks"].items():
+        if "Checkpoint" in name:
+            folder = f"local://{precious}"
+            state |= dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), folder)
+            state |= {"dirpath": str(run / "checkpoints"), "best_k_models": {folder: torch.tensor(-1.0)}}
+    torch.save(content, hostile)
+    train_tiny(*EVERY_STEP, f"resume={hostile}", folder=run)
+    assert (precious / "mine.ckpt").read_text() == "mine"
+    assert (run / "result.json").is_file()

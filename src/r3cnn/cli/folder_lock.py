@@ -11,10 +11,29 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from r3cnn.cli.ranks import is_one_of_several, rank_in
-from r3cnn.run_files import IMAGE_IDS, NUMBERS, RESULT
+from r3cnn.run_files import (
+    BOOTSTRAPS,
+    CHECKPOINTS,
+    CONFIG,
+    DETECTIONS,
+    ERRORS,
+    IMAGE_IDS,
+    LOOP_DETECTIONS,
+    METRICS,
+    NUMBERS,
+    PICTURES,
+    RESULT,
+    ROIS,
+    TRAINING_CONFIG,
+    TRAINING_ROIS,
+)
 
 log = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
+WRITTEN = (
+    *(CONFIG, TRAINING_CONFIG, RESULT, METRICS, NUMBERS, DETECTIONS, LOOP_DETECTIONS.format("*"), IMAGE_IDS, ROIS),
+    *(TRAINING_ROIS, BOOTSTRAPS, f"{CHECKPOINTS}/*.ckpt", f"{PICTURES}/*.png", f"{ERRORS}/*.png", f"{ERRORS}/*.json"),
+)
 REMINDER_SECONDS = 600.0  # between two words about a wait
 
 
@@ -56,12 +75,10 @@ def sole_writer(output_dir: Path, *, waits: bool) -> Iterator[None]:
 
 def _remove_drafts(output_dir: Path) -> None:
     """Removes what a run that was killed had begun to write: ``.NAME.PID``, which becomes NAME when it is whole."""
-    for draft in (
-        *(f".{name}.*" for name in (RESULT, NUMBERS, IMAGE_IDS)),
-        "checkpoints/.*.ckpt.*",
-    ):
-        for path in output_dir.glob(draft):
-            if path.suffix[1:].isdigit() and path.is_file():
+    for name in WRITTEN:
+        folder, _, file = name.rpartition("/")
+        for path in (output_dir / folder).glob(f".{file}.*"):
+            if path.suffix[1:].isdigit() and path.is_file() and not path.is_symlink():
                 path.unlink()
 
 

@@ -128,7 +128,7 @@ class _State(msgspec.Struct):
     callbacks: dict[str, Any]
     optimizer_states: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=1)]
     lr_schedulers: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=1)]
-    version: str = msgspec.field(name="pytorch-lightning_version")
+    version: Annotated[str, Meta(pattern=r"^[2-9]\.")] = msgspec.field(name="pytorch-lightning_version")
     dealing: _Dealing = msgspec.field(name=RUN)
 
 
@@ -141,6 +141,9 @@ def _check_state(content: Mapping[str, object], trainer: lightning.Trainer) -> N
     state = msgspec.convert(content, _State)
     if state.version == lightning.__version__:  # it migrates what others wrote
         _check_alike(state.loops.get("fit_loop"), trainer.fit_loop.state_dict(), "loops.fit_loop")
+        for callback in trainer.early_stopping_callbacks:
+            if (kept := state.callbacks.get(callback.state_key)) is not None:
+                _check_alike(kept, callback.state_dict(), f"callbacks.{callback.state_key}")
     _check_alike(state.lr_schedulers[0], {"last_epoch": 0, "_step_count": 1, "base_lrs": []}, "lr_schedulers[0]")
     _check_alike(state.optimizer_states[0], {"state": {}, "param_groups": []}, "optimizer_states[0]")
 
@@ -149,6 +152,8 @@ def _check_alike(found: object, usual: object, key: str) -> None:
     if type(found) is not type(usual) or (isinstance(found, int) and found < 0):
         raise ValueError(f"{key} is {found!r}: a {type(usual).__name__} is needed")
     if isinstance(usual, dict) and isinstance(found, dict):
+        if usual and key.startswith(("loops", "callbacks")) and (strange := [*(found.keys() - usual.keys())]):
+            raise ValueError(f"{key}.{strange[0]} is nothing that Lightning writes")  # it would take its place
         for name, value in usual.items():
             _check_alike(found.get(name), value, f"{key}.{name}")
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -67,6 +70,25 @@ def test_targets_that_no_configuration_of_ours_names_are_refused(path: str) -> N
 def test_imported_private_and_foreign_names_of_a_trusted_package_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="not trusted"):
         find_target(path, trusted_targets(["r3cnn"]))
+
+
+def test_what_a_checkpoint_may_build_writes_fetches_and_starts_nothing_and_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, files, cache = tmp_path / "empty", tmp_path / "files", tmp_path / "cache"
+    for folder in (empty, files):
+        folder.mkdir()
+    monkeypatch.setenv("R3CNN_CACHE", str(cache))
+    program = [sys.executable, str(Path(__file__).with_name("hostile_builds.py")), str(files), "150"]
+    done = subprocess.run(program, cwd=empty, capture_output=True, text=True, timeout=600, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert len(found) > 2000
+    foreign = [(name, trace) for name, *_, traces in found for trace in traces if str(cache) not in trace]
+    assert foreign == []
+    assert [row for row in found if row[1] not in ("built", "refused") or row[2] > 10 or row[3] > 10**9] == []
+    assert [*empty.iterdir()] == []
+    assert [path.name for path in files.iterdir()] == ["hostile.ckpt"]
 
 
 def test_a_distrusted_module_is_not_even_imported() -> None:
