@@ -58,6 +58,15 @@ def write_json(content: object, path: Path, indent: int | None = None) -> None:
     write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n", path)
 
 
+def in_json(setting: object) -> object:
+    """A configuration, or a part of it, with the text of numbers that are not finite, as gradient_clip_val=inf is."""
+    if isinstance(setting, Mapping):
+        return {key: in_json(value) for key, value in setting.items()}
+    if isinstance(setting, list):
+        return [in_json(value) for value in setting]
+    return str(setting) if isinstance(setting, float) and not math.isfinite(setting) else setting
+
+
 def write_json_list(entries: Iterable[object], path: Path) -> None:
     """Writes a list as `write_json` does, one entry at a time: those of ``detections.json`` take a kilobyte each."""
     with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:

@@ -93,9 +93,10 @@ def free_port() -> int:
 
 def command(arguments: Sequence[str], log: Path, place: Mapping[str, str], moment: Moment | None) -> None:
     """What a fork does."""
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    file = log.open("a", buffering=1)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file
     torch.set_num_threads(1)
     os.environ.update(place)
     if moment is not None:

@@ -126,6 +126,8 @@ def test_a_run_that_is_killed_and_resumed_makes_up_its_validation_and_ends_as_an
     statuses = [run(words, tmp_path / "log", each) for each in (moment, None)]
     assert statuses == [KILLED, 0], (tmp_path / "log").read_text()
     assert differences(tmp_path / "run", not_killed) == []
+    run(words, tmp_path / "log")  # its result is known as its own, though JSON has no infinite numbers
+    assert "finished already" in (tmp_path / "log").read_text()
 
 
 def test_a_resumed_run_leaves_nothing_that_speaks_of_its_earlier_part(train_tiny: Train, cli: Cli) -> None:

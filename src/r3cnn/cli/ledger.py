@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import lightning
 import msgspec
@@ -35,7 +36,7 @@ from r3cnn.reporting.records import (
     Speed,
     Splits,
 )
-from r3cnn.run_files import RESULT, ROIS, TRAINING_ROIS, read_json, write_json
+from r3cnn.run_files import RESULT, ROIS, TRAINING_ROIS, Config, in_json, read_json, write_json
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 
@@ -89,7 +90,7 @@ def make_record(
         sweep=config.sweep_name,
         hash=job_hash(config),
         overrides=tuple(HydraConfig.get().overrides.task),
-        config=plain(config),
+        config=cast(Config, in_json(plain(config))),
         git=git_state(Path(r3cnn.__file__).parent),
         versions=versions(),
         device=torch.cuda.get_device_name(device) if is_cuda else device.type,
