@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from omegaconf import DictConfig
 
+from r3cnn.cli.folder_lock import writing_below
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import ids_of_labels
 from r3cnn.data.checks import OnBadAnnotation
@@ -76,10 +77,11 @@ def analyze_errors(config: DictConfig) -> None:
         settings = replace(settings, max_detections=saved.max_detections)
     report = error_report(saved.truth, loops, masks, saved.image_ids, settings)
     output_dir = _output_dir(config)
-    write_json(report, output_dir / ERROR_REPORT)
-    print_errors(report)
-    with left_out_on_error("pictures of the errors"):
-        draw_errors(report, output_dir)
+    with writing_below(output_dir):
+        write_json(report, output_dir / ERROR_REPORT)
+        print_errors(report)
+        with left_out_on_error("pictures of the errors"):
+            draw_errors(report, output_dir)
     print(f"written to {output_dir}")
 
 

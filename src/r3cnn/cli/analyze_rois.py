@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from r3cnn.cli.folder_lock import writing_below
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 
@@ -34,10 +35,11 @@ def analyze_rois(config: DictConfig) -> None:
         name: read_roi_report(Path(folder) / FILES[config.split]) for name, folder in zip(names, folders, strict=True)
     }
     output_dir = Path(config.output_dir or FOLDER)
-    write_json(reports, output_dir / ROIS)
-    print_roi_tables(reports)
-    with left_out_on_error(PICTURE):
-        draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
+    with writing_below(output_dir):
+        write_json(reports, output_dir / ROIS)
+        print_roi_tables(reports)
+        with left_out_on_error(PICTURE):
+            draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
     print(f"written to {output_dir}")
 
 

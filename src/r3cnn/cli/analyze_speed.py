@@ -11,6 +11,7 @@ from r3cnn.benchmarks.harness import machine
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
 from r3cnn.cli.configs import Config, path_of, plain
 from r3cnn.cli.evaluate import data_for, on_this_machine
+from r3cnn.cli.folder_lock import writing_below
 from r3cnn.cli.parts import build_data, build_metric
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
@@ -42,10 +43,11 @@ def analyze_speed(config: DictConfig) -> None:
         )
     report = measured(config)
     output_dir = Path(config.output_dir or FOLDER)
-    write_json(report, output_dir / REPORT, indent=1)
-    print_speed(output_dir / REPORT)
-    with left_out_on_error(PICTURE):
-        draw_speed(output_dir / REPORT, output_dir / PICTURE)
+    with writing_below(output_dir):
+        write_json(report, output_dir / REPORT, indent=1)
+        print_speed(output_dir / REPORT)
+        with left_out_on_error(PICTURE):
+            draw_speed(output_dir / REPORT, output_dir / PICTURE)
     print(f"written to {output_dir}")
 
 

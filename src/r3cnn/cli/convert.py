@@ -15,6 +15,8 @@ from torch import Tensor
 from r3cnn.cli.candidates import alternatives, chosen_experiment, network_shapes
 from r3cnn.cli.configs import fill_classes, plain, settle_folders
 from r3cnn.cli.fit_checks import ROWS, Source, check_fit, check_loops, num_classes_of
+from r3cnn.cli.folder_lock import writing_file
+from r3cnn.disk import whole_file
 from r3cnn.interop import mmdetection, torchvision
 from r3cnn.interop.foreign import read_foreign
 from r3cnn.interop.image_norm import ImageNorm, to_rgb
@@ -47,8 +49,9 @@ def run(config: DictConfig) -> None:
         if file.is_dir():
             raise ValueError(f"{option}={file} is a folder: name a file, which may lie in it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    report = _import(config, output) if word == "from" else _export(config, output)
-    write_json(report.to_dict(), path, indent=1)
+    with writing_file(output):
+        report = _import(config, output) if word == "from" else _export(config, output)
+        write_json(report.to_dict(), path, indent=1)
     print_report(report)
     print(f"written to {output}, the account of every key to {path}")
 
@@ -151,7 +154,8 @@ def _export(config: DictConfig, output: Path) -> Report:
     cascade = schedule.interleaved or schedule.num_loops > 1 or schedule.num_heads > 1
     state = mmdetection.to_mmdetection(weights, cascade=cascade)
     preprocessing = info.preprocessing
-    torch.save(exported(state, info.classes, preprocessing.mean, preprocessing.std), output)
+    with whole_file(output) as draft:
+        torch.save(exported(state, info.classes, preprocessing.mean, preprocessing.std), draft)
     names = {id(tensor): name for name, tensor in weights.items()}
     return Report(
         source=str(config.input),

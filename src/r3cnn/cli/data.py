@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
+from r3cnn.cli.folder_lock import sole_writer, writing_file
 from r3cnn.cli.parts import build_data
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import classes_of
@@ -45,11 +46,12 @@ def check(config: DictConfig) -> None:
 
     folder = Path(config.output_dir)
     found = inspected(config)
-    write_json(found, folder / FOUND, indent=1)
-    print_check(found, config.max_lines)
-    if any(split["statistics"] for split in found.values()):
-        with left_out_on_error(PICTURE):
-            plot_statistics(found, folder / PICTURE)
+    with sole_writer(folder):
+        write_json(found, folder / FOUND, indent=1)
+        print_check(found, config.max_lines)
+        if any(split["statistics"] for split in found.values()):
+            with left_out_on_error(PICTURE):
+                plot_statistics(found, folder / PICTURE)
     print(f"written to {folder / FOUND}")
     if any(split["problems"] for split in found.values()):
         sys.exit(FOUND_PROBLEMS)
@@ -132,14 +134,15 @@ def browse(config: DictConfig) -> None:
     data = build_data(plain(config.data), trusted=None)
     folder = Path(config.output_dir) / "browse"
     shown = 0
-    for batch in batches(data, config.split, config.epoch):
-        for image, target, image_id in zip(batch.images, batch.targets, batch.image_ids, strict=True):
-            path = folder / f"{config.split}_{config.epoch}_{shown:03d}_image_{image_id}.png"
-            draw_input(image, target, data.classes, path, canvas=batch.canvas, padding=data.mean)
-            shown += 1
-            if shown == config.count:
-                print(f"{shown} pictures in {folder}")
-                return
+    with sole_writer(Path(config.output_dir)):
+        for batch in batches(data, config.split, config.epoch):
+            for image, target, image_id in zip(batch.images, batch.targets, batch.image_ids, strict=True):
+                path = folder / f"{config.split}_{config.epoch}_{shown:03d}_image_{image_id}.png"
+                draw_input(image, target, data.classes, path, canvas=batch.canvas, padding=data.mean)
+                shown += 1
+                if shown == config.count:
+                    print(f"{shown} pictures in {folder}")
+                    return
     print(f"{shown} pictures in {folder}: there are no more images")
 
 
@@ -160,7 +163,8 @@ def convert(config: DictConfig) -> None:
         raise ValueError(f"`r3cnn data convert` needs {', '.join(f'{name}=…' for name in missing)}")
     reading = build(plain(config.masks_as), MaskReading, "masks_as")
     content = convert_masks(Path(config.images), Path(config.masks), reading)
-    write_coco(content, Path(config.output))
+    with writing_file(Path(config.output)):
+        write_coco(content, Path(config.output))
     names = [visible(str(category["name"])) for category in content["categories"]]
     print(
         f"{len(content['images'])} images, {len(content['annotations'])} objects, classes {', '.join(names)}: "

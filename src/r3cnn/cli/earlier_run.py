@@ -75,6 +75,22 @@ def refuse_used(output_dir: Path, command: str, way_out: str = "") -> None:
         )
 
 
+def refuse_unfinished(output_dir: Path) -> None:
+    """Refuses to evaluate into the folder of a training that has not come to its end.
+
+    Raises:
+        ValueError: When it has not.
+    """
+    config: Config = {}
+    with suppress(ValueError, FileNotFoundError):  # another program's
+        config = read_config(output_dir / CONFIG)
+    if "resume" in config and not (output_dir / RESULT).is_file():
+        raise ValueError(
+            f"output_dir={output_dir} holds a training that has not finished, whose {CONFIG} would be replaced: "
+            f"resume it, or name another folder, such as {output_dir / 'evaluation'}"
+        )
+
+
 class RunFolder(Callback):
     """Touches the folder of a run only once all ranks are ready to train.
 

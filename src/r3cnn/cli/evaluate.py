@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, path_of, plain, settle
 from r3cnn.cli.dashboard import evaluation_facts, report_outcome
-from r3cnn.cli.earlier_run import refuse_used
+from r3cnn.cli.earlier_run import refuse_unfinished, refuse_used
+from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.outcome import (
     keep_evaluated,
@@ -55,12 +56,15 @@ def run(config: DictConfig) -> None:
     data.val_sampler(
         data.val_set, 0, 1, trainer.limit_val_batches
     )  # refuses less than one batch before anything is touched
-    if checkpoint.resolve().parent != (output_dir / CHECKPOINTS).resolve():  # the run's own folder is a usual one
-        refuse_used(output_dir, "evaluate")
-    trainer.validate(module, datamodule=data, verbose=False)
-    if module.result is None:
-        raise RuntimeError("Lightning has evaluated nothing")
-    if trainer.is_global_zero:
+    with sole_writer(output_dir):
+        if checkpoint.resolve().parent != (output_dir / CHECKPOINTS).resolve():  # the run's own folder is a usual one
+            refuse_used(output_dir, "evaluate")
+        refuse_unfinished(output_dir)
+        trainer.validate(module, datamodule=data, verbose=False)
+        if module.result is None:
+            raise RuntimeError("Lightning has evaluated nothing")
+        if not trainer.is_global_zero:
+            return
         just_written = [each.folder / ROIS for each in trainer.callbacks if isinstance(each, RoiLog)]  # type: ignore[attr-defined]
         remove_evaluation(output_dir, but=just_written)
         keep_training_config(output_dir)

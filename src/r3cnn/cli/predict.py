@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 
 from r3cnn.cli.configs import path_of, plain, settle
 from r3cnn.cli.earlier_run import refuse_used
+from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.modes import set_modes
 from r3cnn.cli.parts import chosen_views
 from r3cnn.cli.terminal import left_out_on_error
@@ -33,15 +34,24 @@ def run(config: DictConfig) -> None:
         ImageError: If there is no file that can be read.
         ValueError: For a setting that makes no sense.
     """
+    output_dir = settle(config)
+    paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / PICTURES)
+    predictor = load_predictor(config)
+    with sole_writer(output_dir):
+        refuse_used(output_dir, "predict")
+        write_config(plain(config), output_dir / CONFIG)
+        predict(config, predictor, paths, output_dir)
+
+
+def predict(config: DictConfig, predictor: Predictor, paths: Sequence[Path], output_dir: Path) -> None:
+    """Finds objects in these images, draws them, and writes ``detections.json``.
+
+    Raises:
+        ImageError: If there is no file that can be read.
+    """
     from r3cnn.reporting.figures import overlay
 
-    pictures = config.pictures
-    output_dir = settle(config)
-    refuse_used(output_dir, "predict")
-    paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / PICTURES)
-    names = names_of(paths, sources_of(config.source))
-    predictor = load_predictor(config)
-    write_config(plain(config), output_dir / CONFIG)
+    names, pictures = names_of(paths, sources_of(config.source)), config.pictures
     entries: list[FoundObject] = []
     unreadable: dict[str, str] = {}
     for image_id, (path, name) in enumerate(zip(paths, names, strict=True), start=1):

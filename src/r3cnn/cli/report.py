@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.latex import to_latex
 from r3cnn.reporting.markdown import to_markdown
@@ -46,9 +47,10 @@ def run(config: DictConfig) -> None:
     differences = differences_of(paper, names, records, config.significance) if config.significance.resamples else []
     shown = [*tables, *differences]
     output_dir = Path(config.output_dir)
-    write_text(to_markdown(runs, shown, left_out), output_dir / MARKDOWN)
-    write_text(to_latex(shown), output_dir / LATEX)
-    write_html(output_dir / PAGE, runs, tables, differences, settings, left_out)
+    with sole_writer(output_dir):
+        write_text(to_markdown(runs, shown, left_out), output_dir / MARKDOWN)
+        write_text(to_latex(shown), output_dir / LATEX)
+        write_html(output_dir / PAGE, runs, tables, differences, settings, left_out)
     print_report(runs, shown)
     for line in left_out:
         log.warning("left out %s", line)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import checked_range
 from r3cnn.detector import RCNN
+from r3cnn.disk import whole_file
 from r3cnn.ranges import check_range
 from r3cnn.structures import Id, Size
 from r3cnn.training.build import build, trusted_targets
@@ -199,7 +200,8 @@ def save_weights(path: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]
         weights: State of the network.
     """
     state = {WEIGHT_PREFIX + name: tensor for name, tensor in weights.items()}
-    torch.save({KEY: info.to_dict(), "state_dict": state}, path)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        torch.save({KEY: info.to_dict(), "state_dict": state}, file)
 
 
 def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
