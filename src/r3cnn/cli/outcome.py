@@ -19,6 +19,7 @@ from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
 from r3cnn.run_files import (
     BEST,
+    BOOTSTRAPS,
     CHECKPOINTS,
     CONFIG,
     CURVES,
@@ -56,7 +57,7 @@ LOG_WIDTH = 120
 def evaluation_files(output_dir: Path) -> list[Path]:
     """Files that an evaluation left in the folder, its error analysis included; other people's are not among them."""
     pictures, errors, ids = output_dir / PICTURES, output_dir / ERRORS, output_dir / IMAGE_IDS
-    names = [METRICS, DETECTIONS, ROIS, "pictures/roi_statistics.png"]
+    names = [METRICS, DETECTIONS, BOOTSTRAPS, ROIS, "pictures/roi_statistics.png"]
     found = [output_dir / name for name in names]
     found += output_dir.glob(LOOP_DETECTIONS.format("[0-9]*"))
     found += [errors / name for name in (ERROR_REPORT, *ERROR_PICTURES)]

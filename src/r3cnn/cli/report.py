@@ -37,7 +37,9 @@ def run(config: DictConfig) -> None:
     from r3cnn.reporting.html import HtmlSettings, PictureSettings, write_html  # takes seconds
 
     names, paper = chosen_tables(config.table), read_paper()
-    settings = HtmlSettings(PictureSettings(**config.html.pictures), config.html.curve_points)
+    settings = HtmlSettings(
+        PictureSettings(**config.html.pictures), config.html.curve_points, config.html.detailed_runs
+    )
     runs, left_out = readable_runs(run_folders(config))
     if not runs:
         more = f", and {len(left_out) - 1} more cannot be read either" if len(left_out) > 1 else ""
@@ -110,16 +112,17 @@ def differences_of(
     Raises:
         ValueError: For a setting out of range.
     """
-    from r3cnn.reporting.differences import difference_tables  # scoring takes seconds to import
-    from r3cnn.reporting.significance import Draws
+    from r3cnn.reporting.differences import compared_runs, difference_tables  # scoring takes seconds to import
+    from r3cnn.reporting.significance import Draws, prepare
 
     draws = Draws(settings.resamples, settings.confidence, settings.seed)
-    return [
-        table
+    measured = [
+        (name, setting, measured_rows(paper, name, runs))
         for name in names
         for setting, runs in settings_of(paper, name, records).items()
-        for table in difference_tables(paper, name, setting, measured_rows(paper, name, runs), draws)
     ]
+    prepare([run for name, _, rows in measured for run in compared_runs(name, rows)], draws)
+    return [table for name, setting, rows in measured for table in difference_tables(paper, name, setting, rows, draws)]
 
 
 def settings_of(paper: Paper, name: str, records: Mapping[Path, Record]) -> dict[Setting, dict[Path, Record]]:

@@ -203,6 +203,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "significance.confidence": Kind(Annotated[float, Meta(gt=0, lt=1)], "a number in (0, 1)"),
         "significance.seed": WHOLE,
         "html.curve_points": whole(2),
+        "html.detailed_runs": WHOLE,
         "html.pictures.images": WHOLE,
         "html.pictures.side": whole(1, 10**4),
         "html.pictures.quality": whole(1, 100),

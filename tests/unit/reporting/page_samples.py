@@ -14,7 +14,7 @@ from r3cnn.structures import Detections, InstanceMasks, Target
 
 SIZE = (60, 80)  # height, width
 TRUTH = (20.0, 10.0, 60.0, 40.0)  # x1, y1, x2, y2
-SETTINGS = HtmlSettings(PictureSettings(images=2, side=120, quality=70, total_mib=1), curve_points=50)
+SETTINGS = HtmlSettings(PictureSettings(images=2, side=120, quality=70, total_mib=1), curve_points=50, detailed_runs=10)
 CURVES = "step,train/loss,train/loop1/cls,val/loop1/box_ap\n0,3.0,1.5,\n1,2.5,1.25,\n2,2.0,1.0,0.25\n"
 
 

@@ -32,10 +32,12 @@ class HtmlSettings:
     Attributes:
         pictures: How many pictures per run, and how large.
         curve_points: Longer curves are averaged down to so many points.
+        detailed_runs: So many runs have their own curves and histograms.
     """
 
     pictures: PictureSettings
     curve_points: int
+    detailed_runs: int
 
 
 def write_html(
@@ -75,8 +77,14 @@ def write_html(
         differences=differences,
         runs_table=runs_table(numbered),
         groups=groups_of(numbered),
-        histograms=[histograms(numbered, split) for split in ROI_FILES],
-        sections=[run_section(run, settings.pictures, settings.curve_points, len(runs)) for run in numbered],
+        histograms=[histograms(numbered[: settings.detailed_runs], split) for split in ROI_FILES],
+        sections=[
+            run_section(
+                run, settings.pictures, settings.curve_points if run.number <= settings.detailed_runs else 0, len(runs)
+            )
+            for run in numbered
+        ],
+        num_undetailed=max(0, len(runs) - settings.detailed_runs),
         left_out=left_out,
     )
     write_text(content, path)

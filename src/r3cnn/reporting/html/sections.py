@@ -171,6 +171,8 @@ def run_section(run: PageRun, settings: PictureSettings, curve_points: int, runs
 
 def _curves(run: PageRun, max_points: int) -> tuple[list[Chart], str]:
     """Diagrams, and what to say where there are none."""
+    if not max_points:
+        return [], "those of the first runs alone are drawn, html.detailed_runs; name this run to see its own"
     if not (run.folder / NUMBERS).exists():
         return [], f"the run's folder has no {NUMBERS}, which logger=csv writes"
     try:
