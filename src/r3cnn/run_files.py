@@ -10,16 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 import yaml
 
 from r3cnn.disk import open_regular, whole_file
-from r3cnn.names import file_name, metric_key, shortened
-
-if TYPE_CHECKING:
-    from r3cnn.structures import Id  # with torch, which takes seconds
+from r3cnn.names import Id, file_name, metric_key, shortened
 
 CONFIG, TRAINING_CONFIG = "config.yaml", "config_train.yaml"  # the latter once a training's folder is evaluated into
 RESULT, METRICS, NUMBERS = "result.json", "metrics.json", "metrics.csv"

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tiny_runs import EVERY_STEP, Cli, Train
 
 from r3cnn.evaluation.error_report import ErrorReport
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 
 
 def rois(folder: Path, split: str = "") -> RoiReport:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from r3cnn.cli.folder_lock import sole_writer
-from r3cnn.reporting.console import terminal
 from r3cnn.reporting.latex import to_latex
 from r3cnn.reporting.markdown import to_markdown
 from r3cnn.reporting.paper import TABLES, Paper, read_paper
@@ -71,7 +69,7 @@ def readable_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             if run.record is not None:
                 by_setting({folder: run.record})
                 trained_heads(run.record.config)
-            print_report([run], console=terminal(StringIO()))  # rows that cannot be made are noticed here
+            to_markdown([run])  # rows that cannot be made are noticed here
             runs_table(page_runs([run]))
             runs.append(run)
         except Exception as error:  # whatever a broken file leads to: the other runs are worth reporting

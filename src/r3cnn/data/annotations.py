@@ -30,7 +30,7 @@ from r3cnn.data.coco_file import (
 )
 from r3cnn.data.image_records import Images, read_images
 from r3cnn.data.packed_segments import PackedSegments
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 LONGEST_LIST = 800  # characters of names in a message
 MIN_BOX_SIDE = 1.0

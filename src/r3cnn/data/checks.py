@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, ParamSpec, TypeGuard, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 OnBadAnnotation = Literal["error", "skip"]
 RecordKind = Literal["image", "annotation"]

@@ -16,8 +16,7 @@ import msgspec
 
 from r3cnn.data.checks import AnnotationError, Record, checked_id, shortened
 from r3cnn.disk import open_regular
-from r3cnn.names import composed
-from r3cnn.structures import Id
+from r3cnn.names import Id, composed
 
 T = TypeVar("T")
 OTHER_FILES = {

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.checks import checked, is_finite, shortened
-from r3cnn.structures import Size
+from r3cnn.names import Size
 
 MIN_NUMBERS = 6
 """Of a polygon: three corners."""

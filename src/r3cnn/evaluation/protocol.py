@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
-from r3cnn.structures import Id
+from r3cnn.names import Id
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
 IouType = Literal["bbox", "segm"]

@@ -16,26 +16,16 @@ from torchvision.ops import box_iou
 
 from r3cnn.evaluation.paste import paste_and_encode, windows_of
 from r3cnn.names import shortened
-from r3cnn.reporting.drawing import Color, Mark, draw_marks, instance_color
+from r3cnn.reporting.drawing import GAP, LEGEND_HEIGHT, Color, Mark, draw_marks, instance_color, iou_color
 from r3cnn.reporting.fonts import default_font, pillow_font
 from r3cnn.structures import Detections, Size, Target
 
 MAX_LABELS = 40
 PANEL_SIDES = (560, 900)
-GAP = 16
-LEGEND_WIDTH, LEGEND_HEIGHT = 180, 34
+LEGEND_WIDTH = 180
 INK: Color = (32, 32, 36)
 PAPER: Color = (255, 255, 255)
-WHITE = ((255, 255),) * 3  # least and greatest of each channel
 TRUTH: Color = (255, 255, 255)
-# From bad to good. Red and blue at the ends stay apart for colour-blind readers; the number stands at the box as well.
-IOU_COLORS = (
-    (0.5, (220, 40, 40)),
-    (0.65, (255, 140, 30)),
-    (0.8, (255, 221, 60)),
-    (0.9, (90, 220, 130)),
-    (1.0, (40, 180, 255)),
-)
 
 
 def overlay(
@@ -122,15 +112,6 @@ def best_ious(boxes: Tensor, truth: Tensor) -> Tensor:
     return box_iou(boxes.float(), truth.float()).max(dim=1).values
 
 
-def iou_color(iou: float) -> Color:
-    """Red at an IoU of 0.5 and below, over orange, yellow and green to blue at 1."""
-    levels = [level for level, _ in IOU_COLORS]
-    red, green, blue = (
-        round(float(np.interp(iou, levels, [color[channel] for _, color in IOU_COLORS]))) for channel in range(3)
-    )
-    return red, green, blue
-
-
 def prediction_marks(
     detections: Detections, size: Size, class_names: Sequence[str], score_threshold: float
 ) -> list[Mark]:
@@ -197,20 +178,6 @@ def _side_by_side(image: Image.Image, panels: Sequence[tuple[str, Sequence[Mark]
         draw.text((left, title_height / 2), title, fill=INK, font=font, anchor="lm")
         sheet.paste(panel, (left, title_height))
     return sheet
-
-
-def panels_of_strip(strip: Image.Image, count: int) -> list[Image.Image]:
-    """The titled panels that `draw_loop_strip` has put side by side, each alone.
-
-    Raises:
-        ValueError: If it is no strip of so many panels.
-    """
-    step, rest = divmod(strip.width - GAP, count)
-    bottom = strip.height - LEGEND_HEIGHT - GAP
-    gaps = [strip.crop((at * step, 0, at * step + GAP, max(bottom, 1))) for at in range(count + 1)]
-    if rest or step <= GAP or bottom <= 0 or any(gap.getextrema() != WHITE for gap in gaps):
-        raise ValueError(f"a picture of {strip.width} x {strip.height} pixels is no strip of {count} loops")
-    return [strip.crop((GAP + at * step, 0, (at + 1) * step, bottom)) for at in range(count)]
 
 
 def _with_legend(sheet: Image.Image) -> Image.Image:

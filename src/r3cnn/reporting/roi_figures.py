@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r3cnn.evaluation.roi_report import Kinds, LoopRois, RoiReport
+from r3cnn.evaluation.metrics_format import Kinds, LoopRois, RoiReport
 from r3cnn.names import shortened
 from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
 from r3cnn.run_files import own_file, read_json

@@ -22,6 +22,7 @@ from r3cnn.evaluation.bootstrap import ApDifference, Resampled, match_images, pa
 from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.protocol import IouType
 from r3cnn.evaluation.results import read_results
+from r3cnn.names import Id
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.rows import Scored
 from r3cnn.run_files import (
@@ -34,7 +35,6 @@ from r3cnn.run_files import (
     read_json,
     write_json,
 )
-from r3cnn.structures import Id
 
 IOU_TYPES: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
 ROUNDING = 1e-9  # of an AP computed twice

@@ -15,7 +15,8 @@ from torch import Tensor
 from r3cnn.batch import Batch
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
-from r3cnn.evaluation.roi_report import RoiReport, roi_report, roi_scalars
+from r3cnn.evaluation.metrics_format import RoiReport
+from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import Counts, RoiStatistics
 from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 from r3cnn.schedule import LoopSchedule

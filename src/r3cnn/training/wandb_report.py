@@ -9,8 +9,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from r3cnn.evaluation.metrics_format import FIGURES
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import FIGURES, RoiReport
 from r3cnn.run_files import ROIS, TRAINING_ROIS, read_json
 from r3cnn.training.module import EvaluationModule
 from r3cnn.training.roi_log import RoiLog

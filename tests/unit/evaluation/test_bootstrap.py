@@ -179,5 +179,5 @@ def test_what_cannot_be_compared_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             paired_bootstrap(first, second, resamples=1)
-    with pytest.raises(ValueError, match="confidence 1 in"):
+    with pytest.raises(ValueError, match="confidence 1 must be in"):
         bootstrap.paired_bootstrap([resample(one, 1, 0)], [resample(one, 1, 0)], confidence=1)

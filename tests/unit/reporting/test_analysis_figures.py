@@ -15,7 +15,8 @@ from PIL import Image
 
 from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
-from r3cnn.evaluation.roi_report import RoiReport, roi_report
+from r3cnn.evaluation.metrics_format import RoiReport
+from r3cnn.evaluation.roi_report import roi_report
 from r3cnn.reporting import fonts, roi_figures
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.drawing import Mark, draw_marks

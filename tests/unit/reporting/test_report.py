@@ -207,5 +207,6 @@ def test_a_narrow_terminal_shows_a_wide_table_in_parts_without_losing_a_number(w
 
 
 def test_the_report_needs_no_torch() -> None:
-    check = "import sys, r3cnn.cli.report; sys.exit('torch' in sys.modules)"
+    parts = "r3cnn.cli.report, r3cnn.reporting.html, r3cnn.reporting.differences"
+    check = f"import sys, {parts}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

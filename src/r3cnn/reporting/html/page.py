@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import r3cnn
 from r3cnn.names import visible
-from r3cnn.reporting.figures import iou_color
+from r3cnn.reporting.drawing import iou_color
 from r3cnn.reporting.html.pictures import PictureSettings
 from r3cnn.reporting.html.runs import page_runs, runs_table
 from r3cnn.reporting.html.sections import ROI_FILES, groups_of, histograms, run_section

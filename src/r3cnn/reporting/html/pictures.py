@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from r3cnn.disk import open_regular
-from r3cnn.reporting.figures import panels_of_strip
+from r3cnn.reporting.drawing import panels_of_strip
 from r3cnn.run_files import LOOPS, PICTURES, own_file
 
 MOST_BYTES, MOST_PIXELS = 64 * 2**20, 50_000_000  # of a strip; ours have 900 pixels a loop at most
