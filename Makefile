@@ -73,7 +73,7 @@ test-lowest: ## Train, resume, evaluate and report with the lowest versions that
 	$(LOWEST)/bin/python -m pytest tests/integration/test_lowest_versions.py $(ARGS)
 
 test-robustness: $(READY) ## Try 500 mutated settings, 500 broken annotation files, 250 damaged checkpoints and 30 kills; takes an hour.
-	R3CNN_ROBUSTNESS="500 500 250" $(BIN)/python -m pytest -s tests/robustness tests/robustness/kills.py $(ARGS)
+	R3CNN_ROBUSTNESS="500 500 250" $(BIN)/python -m pytest -s tests/robustness/test_trials.py tests/robustness/kills.py $(ARGS)
 
 test-gpu: $(READY) ## Run the tests that need a GPU.
 	$(BIN)/python -m pytest tests/gpu $(ARGS)
