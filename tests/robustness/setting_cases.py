@@ -144,7 +144,7 @@ TRAIN = {
     "trainer.max_time": Kind("null '\"00:01:00:00\"'", "abc 5 true '\"1:00\"' [] -1"),
     "trainer.accumulate_grad_batches": COUNT.but("1 2"),
     "trainer.gradient_clip_val": Kind("null 1 0.5", "abc -1 true [] .nan ''"),
-    "trainer.val_check_interval": Kind("1.0 1", "0 -1 1.5 abc true [] .nan ''"),
+    "trainer.val_check_interval": Kind("1", "0 -1 1.5 abc true [] .nan ''"),
     "trainer.check_val_every_n_epoch": COUNT.but("1").or_null(),
     "trainer.limit_train_batches": Kind("1.0 1", "0 -1 1.5 abc true [] .nan 0.0001"),
     "trainer.limit_val_batches": Kind("1.0 1 0", "-1 1.5 abc true [] .nan"),

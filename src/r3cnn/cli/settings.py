@@ -115,6 +115,8 @@ EVERYWHERE = {
     "evaluation.timeout_minutes": Kind(Annotated[float, Meta(gt=0, le=525600)], "a number in (0, 525600]"),
     "evaluation.tta.flip": SWITCH,
     "evaluation.tta.scales": listed(Kind(Annotated[float, Meta(gt=0, le=100)], "a number in (0, 100]"), 1),
+    "trainer.enable_checkpointing": SWITCH,
+    "trainer.enable_progress_bar": SWITCH,
     "trainer.num_nodes": COUNT,
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.log_every_n_steps": COUNT,
