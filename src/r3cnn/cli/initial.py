@@ -149,6 +149,8 @@ def _check_state(content: Mapping[str, object], trainer: lightning.Trainer) -> N
 
 
 def _check_alike(found: object, usual: object, key: str) -> None:
+    if usual is None and isinstance(found, str):  # why a run was stopped early
+        return
     if type(found) is not type(usual) or (isinstance(found, int) and found < 0):
         raise ValueError(f"{key} is {found!r}: a {type(usual).__name__} is needed")
     if isinstance(usual, dict) and isinstance(found, dict):
