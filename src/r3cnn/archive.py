@@ -49,6 +49,7 @@ MAX_STEPS = 2_000_000  # of the pickle; 12,000 for a network of 74 tensors, and 
 MAX_OTHERS = 3  # newest checkpoints beside a damaged one that are looked through
 MAX_DEPTH = 64  # of containers in containers
 MAX_SHARING = 4  # times that the bytes of a file may stand in its tensors, as under two names
+FREE_BYTES = 1 << 29  # that tensors may have whatever the file has: a constant one may repeat a single value
 MAX_DIRECTORY_BYTES = 1 << 25
 END_RECORD, END_RECORD_64 = struct.Struct("<4s8xL6x"), struct.Struct("<4s36xQ8x")
 LOCATOR_BYTES = 20
@@ -121,7 +122,9 @@ def _check_once(path: Path, inert: Mapping[str, type] | None) -> None:
 @lru_cache(maxsize=64)
 def _check_file(path: Path, inode: int, size: int, modified: int, inert: tuple[tuple[str, type], ...]) -> None:
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:2] == b"\x80\x02" and inert:
+        if content[:2] == b"\x80\x02":
+            if not inert:
+                raise _RefusalError(f"it is of torch's format before zip; {FOREIGN}")
             sketch = _Sketch(cast("IO[bytes]", content), None, size, dict(inert))
             for _ in range(3):  # what torch says of itself
                 sketch.read()
@@ -238,7 +241,7 @@ def _tensor(
         raise ValueError("it has a tensor of no size")
     count = math.prod(size)
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
-    if count > storage.length or (count and last >= storage.length):
+    if count and last >= storage.length:
         raise _RefusalError(f"it declares a tensor of {size} in {storage.length} values")
     return _Dense(count * storage.item_bytes)
 
@@ -281,8 +284,8 @@ def _check_content(content: object, file_bytes: int) -> None:
             raise _RefusalError("its containers stand in one another without end")
         if isinstance(value, _Dense):
             num_bytes += value.num_bytes
-            if num_bytes > MAX_SHARING * file_bytes:
-                raise _RefusalError(f"its tensors have over {MAX_SHARING} times the bytes of the file")
+            if num_bytes > max(MAX_SHARING * file_bytes, FREE_BYTES):
+                raise _RefusalError(f"its tensors have {num_bytes} bytes and more, over {MAX_SHARING} times its own")
         elif isinstance(value, Mapping):
             left += [(each, depth + 1) for pair in value.items() for each in pair]
             left += [(each, depth + 1) for each in vars(value).values()] if isinstance(value, _Ordered) else []

@@ -221,11 +221,11 @@ def test_half_precision_becomes_single(convert: Convert, tmp_path: Path) -> None
 
 def test_options_win_over_what_the_file_states(convert: Convert, tmp_path: Path) -> None:
     theirs = write(tmp_path / "theirs.pth", small_state(), config=BGR)
-    ours = convert(theirs, *SMALL_MASK_RCNN, "channel_order=rgb", "std=[4,5,6]", "category_ids=[" + "7," * 79 + "8]")
+    ours = convert(theirs, *SMALL_MASK_RCNN, "channel_order=rgb", "std=[4,5,6]", f"category_ids={[*range(7, 87)]}")
     info, _ = load_checkpoint(ours)
     assert info.preprocessing.mean == (123.7, 116.3, 103.5)
     assert info.preprocessing.std == (4, 5, 6)
-    assert info.category_ids[-1] == 8
+    assert info.category_ids == tuple(range(7, 87))
     assert "std=, channel_order=" in str(account_of(ours)["preprocessing"]["found in"])
 
 

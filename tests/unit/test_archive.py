@@ -81,7 +81,7 @@ def test_files_of_torch_before_zip_are_read_as_foreign_ones_alone_and_within_the
     found = read_archive(path, inert={"some.name": dict})
     assert isinstance(found, dict)
     assert found["w"].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="go through `r3cnn convert` first"):
         read_archive(path)
     count = content.index(b"cpuq") + content[content.index(b"cpuq") :].index(b"K\x03")
     path.write_bytes(content[:count] + b"J\xff\xff\xff\x7f" + content[count + 2 :])

@@ -30,7 +30,7 @@ from r3cnn.run_files import (
 )
 
 log = logging.getLogger(__name__)
-LOCK_FILE, OWNER_FILE = ".lock", ".lock_owner"
+LOCK_FILE, OWNER_FILE = ".r3cnn.lock", ".r3cnn.owner"
 LOOK_SECONDS = 1.0
 OCCUPIED_SECONDS, PATIENCE_SECONDS = 5.0, 60.0  # until a further rank believes that another run has the folder; waits
 WRITTEN = (

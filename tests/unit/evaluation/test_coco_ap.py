@@ -226,11 +226,6 @@ def test_written_files_hold_null_and_exact_floats(coco_file: CocoFile, tmp_path:
     assert entry["segmentation"]["size"] == [100, 120]
 
 
-def test_an_unknown_backend_is_refused(coco_file: CocoFile) -> None:
-    with pytest.raises(ValueError, match=r"backend must be one of .* got 'fast'"):
-        CocoAP(coco_file([]), (3,), backend="fast")
-
-
 def test_a_category_that_the_file_lacks_is_refused_before_anything_is_evaluated(coco_file: CocoFile) -> None:
     with pytest.raises(ValueError, match="has no category 4"):
         CocoAP(coco_file([]), (3, 4))
