@@ -10,18 +10,14 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "r3cnn"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
-BASE = {"structures", "schedule", "names", "disk", "ranges", "run_files"}
+BASE = {"structures", "schedule", "names"}
 MODEL = BASE | {"ops", "layers", "backbones", "rpn", "roi"}
-RUNNING = MODEL | {"archive", "end_signals", "detector", "inference_modes", "batch", "interop", "data", "evaluation"}
+RUNNING = MODEL | {"end_signals", "detector", "inference_modes", "batch", "interop", "data", "evaluation"}
 # Package -> what it may import of ours, itself included.
 ALLOWED = {
     "structures": BASE,
     "schedule": BASE,
     "names": {"names"},
-    "disk": {"disk"},
-    "ranges": {"ranges"},
-    "run_files": {"structures", "names", "disk", "run_files"},
-    "archive": {"disk", "archive"},
     "batch": {"structures", "batch"},
     "process_memory": {"process_memory"},
     "end_signals": {"end_signals"},
@@ -32,7 +28,7 @@ ALLOWED = {
     "roi": BASE | {"ops", "layers", "roi"},
     "detector": MODEL | {"detector"},
     "inference_modes": MODEL | {"detector", "inference_modes"},
-    "interop": MODEL | {"archive", "detector", "interop"},
+    "interop": MODEL | {"detector", "interop"},
     "data": BASE | {"end_signals", "ops", "batch", "data"},
     "evaluation": BASE | {"ops", "batch", "data", "evaluation"},  # one reader of annotation files
     "reporting": BASE | {"data", "evaluation", "reporting"},  # annotation files, codes of masks, types of results

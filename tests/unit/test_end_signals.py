@@ -29,13 +29,15 @@ with SIGNALS.handled(may_continue=True):
 """
 POOL = """
 import os, time
+from pathlib import Path
 from r3cnn.data import inspection
 from r3cnn.end_signals import SIGNALS
-def slow(file):
-    os.write(1, b"x")
-    time.sleep(60)
+class Slow:
+    def examine(self, path):
+        os.write(1, b"x")
+        time.sleep(60)
 with SIGNALS.handled(may_continue=False):
-    list(inspection._look_at_all([inspection._ImageFile("a", "a", None)] * 2000, 2, slow))
+    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 640, 2, Slow()))
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 

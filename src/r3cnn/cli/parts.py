@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import lightning
 import torch
+import yaml
 from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.utilities import rank_zero_only
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -21,7 +26,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.rank_launcher import RankStrategy
@@ -29,13 +34,16 @@ from r3cnn.cli.ranks import check_tasks
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.ops.views import View, views_of
-from r3cnn.training.build import SettingError, build, instantiate
+from r3cnn.training.build import instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
 from r3cnn.training.validation import EvaluationOptions
 from r3cnn.training.wandb_report import WandbReport
 from r3cnn.training.wandb_run import RunFacts, WandbRun
 
 log = logging.getLogger(__name__)
+Part = TypeVar("Part")
+# Lightning's ways to refuse a setting.
+REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
 NEVER = {
     BatchSizeFinder: "data.batch_size",
     LearningRateFinder: "optimizer.lr",
@@ -45,14 +53,25 @@ NEVER = {
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
-OWN_CHECKPOINT = "r3cnn.training.checkpoint_io.{}"
+SEVERAL_CHECKPOINTS = "r3cnn.training.checkpoint_io.SeveralCheckpoints"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
 
+def checked(part: object, kind: type[Part], name: str) -> Part:
+    """``part`` itself, once it is known to be a ``kind``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(part, kind):
+        raise ValueError(f"{name}._target_ builds a {type(part).__name__}, a {kind.__name__} is needed")
+    return part
+
+
 def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> CocoDataModule:
     """The data module; it makes and reads its files when they are first needed."""
-    return build(config, CocoDataModule, "data", trusted)
+    return checked(instantiate(config, trusted), CocoDataModule, "data")
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
@@ -69,7 +88,7 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
         "max_overhang": data.max_overhang,
     }
     settings = {name: value for name, value in config.items() if name not in OPTIONS}
-    return build({"_target_": METRIC, **settings, **from_data}, CocoAP, "evaluation")
+    return checked(instantiate({"_target_": METRIC, **settings, **from_data}), CocoAP, "evaluation")
 
 
 def evaluation_options(config: DictConfig) -> EvaluationOptions:
@@ -112,12 +131,11 @@ def build_trainer(
         parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
     arguments = {**settings, **parts}
     try:
-        trainer = build(arguments, lightning.Trainer, "trainer")
-    except SettingError as error:
+        trainer = checked(instantiate(arguments), lightning.Trainer, "trainer")
+    except REFUSALS as error:
         key = next((key for key in settings if key != "_target_" and _is_cured(arguments, key)), None)
-        if error.__cause__ is None or key is None:
-            raise
-        raise ValueError(f"trainer.{key} is {settings[key]!r}: {error.__cause__}") from error
+        place = "trainer" if key is None else f"trainer.{key} is {settings[key]!r}"
+        raise ValueError(f"{place}: {error.__cause__ or error}") from error
     if settings.get("limit_val_batches") == 0:  # fast_dev_run and overfit_batches set a number of their own
         trainer.limit_val_batches = 0
     # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
@@ -129,7 +147,7 @@ def _is_cured(arguments: Config, key: str) -> bool:
     """Whether Lightning's trainer can be built from arguments without one of them."""
     try:
         instantiate({name: value for name, value in arguments.items() if name != key})
-    except SettingError:
+    except REFUSALS:
         return False
     return True
 
@@ -142,7 +160,10 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     """
     built: dict[str, Callback] = {}
     for name, node in chosen(config, "callbacks").items():
-        built[name] = build(own_checkpoints(plain(node)), Callback, f"callbacks.{name}")
+        try:
+            built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
+        except REFUSALS as error:
+            raise ValueError(f"callbacks.{name}: {error}") from error
     writers: dict[str, str] = {}
     for name, callback in built.items():
         if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
@@ -164,13 +185,11 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     return {name: each for name, each in built.items() if not isinstance(each, tuple(unwanted))}
 
 
-def own_checkpoints(callback: Config) -> Config:
-    """A callback's node with ours for Lightning's checkpoints; several under one fixed name are told apart."""
-    if callback["_target_"] != MODEL_CHECKPOINT:
-        return callback
+def keeping_several(callback: Config) -> Config:
+    """A callback's node; where it keeps several checkpoints under one fixed name, one that tells them apart."""
     is_fixed = "{" not in str(callback.get("filename") or "{")
-    is_several = is_fixed and callback.get("save_top_k", 1) not in (0, 1)
-    return {**callback, "_target_": OWN_CHECKPOINT.format("SeveralCheckpoints" if is_several else "ModelCheckpoint")}
+    is_several = callback["_target_"] == MODEL_CHECKPOINT and callback.get("save_top_k", 1) not in (0, 1)
+    return {**callback, "_target_": SEVERAL_CHECKPOINTS} if is_several and is_fixed else callback
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
@@ -180,8 +199,6 @@ def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
     """
     found = {}
     for name, node in (config.get(group) or {}).items():
-        if node is not None and not OmegaConf.is_dict(node):
-            raise ValueError(f"{group}.{name} is {node!r}: settings below it are needed, or null")
         if node is not None and "_target_" in node:
             found[str(name)] = node
         elif node is not None:
@@ -218,4 +235,14 @@ def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
         ValueError: If it refuses its settings.
     """
     known = {"facts": facts} if config.get("_target_") == WANDB else {}
-    return build({**config, **known}, Logger, f"logger.{name}")  # type: ignore[type-abstract]
+    try:
+        return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
+    except ValueError as error:
+        raise ValueError(f"logger.{name}: {error}") from error
+
+
+@rank_zero_only
+def save_config(config: Mapping[str, object], path: Path) -> None:
+    """Writes a resolved configuration; plain YAML, in which no ``${…}`` is left to mean anything."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False), encoding="utf-8")

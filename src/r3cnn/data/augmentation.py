@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from r3cnn.data.transforms import Window, resize_image, resized_size
-from r3cnn.ranges import check_range
 from r3cnn.structures import Size
 
 Sampling = Literal["choice", "range"]
@@ -77,7 +76,10 @@ class MultiScale(Scaling):
     sampling: Sampling
 
     def __post_init__(self) -> None:
-        check_range("[1, inf)", short_sides=self.short_sides)
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"sampling is {self.sampling!r}: {get_args(Sampling)} are known")
+        if not self.short_sides or min(self.short_sides) < 1:
+            raise ValueError(f"short_sides is {list(self.short_sides)}: at least one number of pixels is needed")
         if self.sampling == "range" and (len(self.short_sides) != 2 or self.short_sides[0] > self.short_sides[1]):
             raise ValueError(f"short_sides is {list(self.short_sides)}: sampling=range needs [least, largest]")
 
@@ -150,7 +152,8 @@ class ColorJitter:
     hue: Sequence[float]
 
     def __post_init__(self) -> None:
-        check_range("[0, 1]", probability=self.probability)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability is {self.probability}: a number in [0, 1] is needed")
         for name, least, largest in (
             ("brightness", 0.0, math.inf),
             ("contrast", 0.0, math.inf),
@@ -158,7 +161,7 @@ class ColorJitter:
             ("hue", -0.5, 0.5),
         ):
             given = getattr(self, name)
-            if len(given) != 2 or not least <= given[0] <= given[1] <= largest or given[1] == math.inf:
+            if len(given) != 2 or not least <= given[0] <= given[1] <= largest:
                 raise ValueError(f"{name} is {list(given)}: [least, largest] within [{least:g}, {largest:g}] is needed")
 
     def __call__(self, image: Tensor, random: np.random.Generator) -> Tensor:

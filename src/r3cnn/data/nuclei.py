@@ -18,7 +18,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.loading import is_image_file, opened, read_image
-from r3cnn.disk import whole_file
 from r3cnn.structures import Size
 
 
@@ -44,8 +43,7 @@ def convert_nuclei(source: Path, target: Path, *, val_fraction: float = 0.2) -> 
     for split, wanted in (("train", False), ("val", True)):
         numbered = [(i + 1, folder) for i, folder in enumerate(folders) if is_val[i] is wanted]
         content = _convert(numbered, target / "images")
-        with whole_file(target / "annotations" / f"instances_{split}.json") as draft:
-            draft.write_text(json.dumps(content))
+        (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
 def _convert(folders: Sequence[tuple[int, Path]], images_folder: Path) -> dict[str, list[dict[str, object]]]:

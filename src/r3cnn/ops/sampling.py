@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r3cnn.ranges import check_range
-
 
 @dataclass(frozen=True)
 class Sampled:
@@ -38,8 +36,10 @@ class BalancedSampler:
     positive_fraction: float
 
     def __post_init__(self) -> None:
-        check_range("[1, inf)", count=self.count)
-        check_range("(0, 1]", positive_fraction=self.positive_fraction)
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, got {self.count}")
+        if not 0 < self.positive_fraction <= 1:
+            raise ValueError(f"positive_fraction must be in (0, 1], got {self.positive_fraction}")
 
     @property
     def max_positives(self) -> int:

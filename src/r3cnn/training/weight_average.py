@@ -11,9 +11,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from r3cnn.archive import read_archive
-from r3cnn.ranges import check_range
-
 CURRENT_WEIGHTS = "current_model_state"
 """Where Lightning keeps, in a checkpoint, the weights that training goes on with; ``state_dict`` is the average."""
 
@@ -72,7 +69,8 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        check_range("[0, 1)", decay=decay)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}: a number in [0, 1) is needed")
         super().__init__()
         self._decay = decay
         self._is_over = False
@@ -123,10 +121,9 @@ def check_average(checkpoint: Path, trainer: lightning.Trainer) -> None:
     Raises:
         ValueError: If the checkpoint holds an average and this run keeps none.
     """
-    content = read_archive(checkpoint, mapped=True)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    keeps_average = any(isinstance(callback, WeightAveraging) for callback in callbacks)
-    if isinstance(content, dict) and CURRENT_WEIGHTS in content and not keeps_average:
+    if CURRENT_WEIGHTS in content and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError(
             f"the run of {checkpoint} kept a moving average of its weights: resume it with callbacks=ema or "
             "callbacks=ema_early_stopping, or start from the average with init= instead of resume="
