@@ -53,8 +53,6 @@ class InferenceModes:
             raise ValueError(f"early_exit must be a StayInLoops or an EarlyExit, got {self.early_exit!r}")
         if self.precision not in get_args(InferencePrecision):
             raise ValueError(f"precision must be one of {get_args(InferencePrecision)}, got {self.precision!r}")
-        if not isinstance(self.compile, bool):
-            raise ValueError(f"compile must be true or false, got {self.compile!r}")
 
     def apply(self, model: RCNN) -> None:
         """Puts a network into these modes; one that is compiled already stays so."""

@@ -6,10 +6,11 @@ Mask R-CNN, HTC and R3-CNN are one program under different schedules (R3-CNN, ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from r3cnn.ranges import check_range
 
 MaskFeedback = Literal["released", "trained", "off"]
 ScoreFusion = Literal["mean_logits", "mean_probs", "max", "last"]
@@ -100,19 +101,12 @@ class LoopSchedule:
                 raise ValueError(f"{name} names head {missing[0]}, but only heads {used} have weights")
 
     def _check_ranges(self) -> None:
-        for threshold in self.iou_thresholds:
-            if not 0 < threshold <= 1:
-                raise ValueError(f"iou_thresholds must be in (0, 1], got {threshold}")
-        for weight in self.loss_weights:
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise ValueError(f"loss_weights must be finite and >= 0, got {weight}")
+        check_range("(0, 1]", iou_thresholds=self.iou_thresholds)
+        check_range("[0, inf)", loss_weights=self.loss_weights)
         for stds in self.delta_stds:
-            if len(stds) != 4 or min(stds) <= 0:
+            if len(stds) != 4:
                 raise ValueError(f"delta_stds needs four positive numbers per head, got {list(stds)}")
-        kinds = {"mask_feedback": MaskFeedback, "score_fusion": ScoreFusion, "mask_fusion": MaskFusion}
-        for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
+            check_range("(0, inf)", delta_stds=stds)
 
     @property
     def num_heads(self) -> int:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]
-Id = int | str
-"""Of an image or a category, as an annotation file has it; whole floats are integers."""
+from r3cnn.names import Id as Id
+from r3cnn.names import Size as Size
 
 
 @dataclass(frozen=True)

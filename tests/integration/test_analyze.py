@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tiny_runs import EVERY_STEP, Cli, Train
 
 from r3cnn.evaluation.error_report import ErrorReport
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 
 
 def rois(folder: Path, split: str = "") -> RoiReport:
@@ -84,7 +84,7 @@ def test_without_the_detections_of_every_loop_there_is_an_error_that_says_how_to
     call = (f"checkpoint={trained}/checkpoints/last.ckpt", "evaluation.save_loops=false", "pictures=0")
     cli("evaluate", *call, f"output_dir={tmp_path}")
     assert [path.name for path in tmp_path.glob("detections*.json")] == ["detections.json"]
-    with pytest.raises(FileNotFoundError, match=r"detections_loop1\.json does not exist.*save_loops=true"):
+    with pytest.raises(FileNotFoundError, match=r"has no detections_loop1\.json.*save_loops=true"):
         cli("analyze", "errors", f"run={tmp_path}")
 
 
@@ -102,7 +102,7 @@ def test_figure_2_is_drawn_from_several_runs(
     ("overrides", "message"),
     [
         (["runs=[]"], "runs is empty"),
-        (["split=test", "runs=[here]"], r"split must be one of \['train', 'val'\], got 'test'"),
+        (["split=test", "runs=[here]"], "split is 'test': one of train, val is needed"),
         (["runs=[here,here]"], "runs names a folder twice"),
         (["runs=[here]"], r"roi_statistics_train\.json does not exist"),
     ],

@@ -251,6 +251,6 @@ def test_a_misspelt_part_ends_with_a_suggestion(cli: Cli) -> None:
 
 @pytest.mark.parametrize("override", ["part=predict", "size=huge", "format=xml", "systems=every", "precision=[fp8]"])
 def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(override: str, cli: Cli) -> None:
-    name, value = override.split("=")
-    with pytest.raises(ValueError, match=f"{name} must be .*, got '{value.strip('[]')}'"):
+    name, _ = override.split("=")
+    with pytest.raises(ValueError, match=rf"^{name} (must be .*, got|is .*: .*one of .* needed)"):
         cli("bench", override)

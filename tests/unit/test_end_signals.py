@@ -29,15 +29,13 @@ with SIGNALS.handled(may_continue=True):
 """
 POOL = """
 import os, time
-from pathlib import Path
 from r3cnn.data import inspection
 from r3cnn.end_signals import SIGNALS
-class Slow:
-    def examine(self, path):
-        os.write(1, b"x")
-        time.sleep(60)
+def slow(file):
+    os.write(1, b"x")
+    time.sleep(60)
 with SIGNALS.handled(may_continue=False):
-    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 640, 2, Slow()))
+    list(inspection._look_at_all([inspection._ImageFile("a", "a", None)] * 2000, 2, slow))
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 

@@ -143,7 +143,6 @@ def test_without_a_compiler_the_network_runs_as_it_is_and_the_reason_is_said(
     ("settings", "message"),
     [
         ({"precision": "fp8"}, r"precision must be one of \('float32', 'bf16'\), got 'fp8'"),
-        ({"compile": "yes"}, "compile must be true or false, got 'yes'"),
         ({"early_exit": 0.5}, r"early_exit must be a StayInLoops or an EarlyExit, got 0\.5"),
     ],
 )

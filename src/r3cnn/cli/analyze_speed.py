@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,14 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.benchmarks.harness import machine
 from r3cnn.benchmarks.mode_curves import Setting, Subject, Timing, measure
 from r3cnn.cli.configs import Config, path_of, plain
-from r3cnn.cli.evaluate import check_drawing_folder, data_for, with_own_cache
-from r3cnn.cli.parts import build_data, build_metric, checked
+from r3cnn.cli.evaluate import data_for, on_this_machine
+from r3cnn.cli.folder_lock import writing_below
+from r3cnn.cli.parts import build_data, build_metric
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import InferenceModes, compile_network, device_of
+from r3cnn.run_files import write_json
 from r3cnn.schedule import LoopSchedule, eval_heads
-from r3cnn.training.build import instantiate, trusted_targets
+from r3cnn.training.build import build, trusted_targets
 from r3cnn.training.checkpoint import restore_model
 
 FOLDER, PICTURE, REPORT = "outputs/speed", "speed.png", "speed.json"
@@ -42,11 +43,11 @@ def analyze_speed(config: DictConfig) -> None:
         )
     report = measured(config)
     output_dir = Path(config.output_dir or FOLDER)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print_speed(output_dir / REPORT)
-    with left_out_on_error(PICTURE):
-        draw_speed(output_dir / REPORT, output_dir / PICTURE)
+    with writing_below(output_dir):
+        write_json(report, output_dir / REPORT, indent=1)
+        print_speed(output_dir / REPORT)
+        with left_out_on_error(PICTURE):
+            draw_speed(output_dir / REPORT, output_dir / PICTURE)
     print(f"written to {output_dir}")
 
 
@@ -54,10 +55,9 @@ def measured(config: DictConfig) -> Config:
     """Content of ``speed.json``."""
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     settings = settings_of(config.curves, model.schedule)
-    data_config = data_for(info, with_own_cache(info.data), config)
+    data_config = data_for(info, on_this_machine(info.data), config)
     if config.images is not None and data_config["val"] is not None:
         data_config["val"] = {**plain(data_config["val"]), "limit": config.images}
-    check_drawing_folder(data_config)
     data = build_data(data_config, trusted_targets(config.trusted_packages))
     device = device_of(config.device)
     subject = subject_of(model.to(device), settings, data)
@@ -105,9 +105,9 @@ def setting_of(curve: str, point: DictConfig, schedule: LoopSchedule) -> Setting
     thresholds = plain(settings.pop("early_exit", None) or {})
     if thresholds:
         settings["early_exit"] = {"_target_": EARLY_EXIT, **thresholds}
+    modes = build({"_target_": MODES, **settings}, InferenceModes, f"curves.{curve}")
     try:
         heads = eval_heads(point.get("eval_loops"), None, schedule)
-        modes = checked(instantiate({"_target_": MODES, **settings}), InferenceModes, f"curves.{curve}")
     except ValueError as error:
         raise ValueError(f"curves.{curve}: {error}") from error
     label = "/".join(map(str, thresholds.values())) or f"{len(heads)} loops"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from r3cnn import __version__
 from r3cnn.cli.configs import path_of
+from r3cnn.cli.folder_lock import writing_file
 from r3cnn.cli.predict import image_files
 from r3cnn.data.loading import ImageReader
 from r3cnn.data.scenes import draw_scene
@@ -48,11 +49,12 @@ def run(config: DictConfig) -> None:
     images = list(example_images(source, sizes.image, ImageReader(info.preprocessing.image_range)))
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f"{output.stem}.draft{output.suffix}")
-    try:
-        found = write_and_compare(config.format, draft, model, info, sizes, images)
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing_file(output):
+        try:
+            found = write_and_compare(config.format, draft, model, info, sizes, images)
+            draft.replace(output)
+        finally:
+            draft.unlink(missing_ok=True)
     print_account(output, sizes, model, found, len(images))
 
 

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import lightning
+import msgspec
 import torch
+from msgspec import Meta
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -25,7 +27,8 @@ from r3cnn.training.optim import OptimizerSettings
 from r3cnn.training.position import RUN, position_in, reopen_epoch, step_in
 
 log = logging.getLogger(__name__)
-INIT_CLASSES = ("same", "fresh")
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Whole: TypeAlias = Annotated[int, Meta(ge=0)]
 TOLERANCE = 1e-3  # grey levels and deviations that are called equal
 
 
@@ -35,10 +38,6 @@ def check_options(config: DictConfig) -> None:
     Raises:
         ValueError: For a contradiction.
     """
-    if config.init_classes not in INIT_CLASSES:
-        raise ValueError(f"init_classes must be one of {INIT_CLASSES}, got {config.init_classes!r}")
-    if not isinstance(config.overwrite, bool):
-        raise ValueError(f"overwrite is {config.overwrite!r}: true or false is needed")
     if config.overwrite and config.resume in (AUTO, LAST):
         raise ValueError(f"overwrite=true starts over, resume={config.resume} continues: give only one")
     if config.init is not None and config.resume not in (None, AUTO):
@@ -95,15 +94,87 @@ def check_resumed(module: TrainingModule, order: Mapping[str, object], trainer: 
         ValueError: When it holds weights alone, or is that of such a run.
     """
     source, content = check_resumable(path)
+    if content.get(RUN) is None:
+        raise ValueError(f"resume={path} was written by an older r3cnn: init={path} starts a new run from its weights")
+    try:
+        _check_state(content, trainer)
+        _check_resumed(module, order, trainer, path, source, content)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"resume={path} is damaged: {type(error).__name__}: {error}") from error
+
+
+class _Dealing(msgspec.Struct):
+    """What a checkpoint keeps of how images are dealt out, see `dealing_of`."""
+
+    order: dict[str, int | str]
+    batch_size: Count
+    ranks: Count
+    accumulated: Count
+    epoch_batches: Count
+    epoch: Whole
+    first_batch: Whole
+    earlier: list[tuple[int, int, int]]
+    optimizer: str
+
+
+class _State(msgspec.Struct):
+    """What Lightning restores of a run."""
+
+    epoch: Whole
+    global_step: Whole
+    loops: dict[str, dict[str, Any]]
+    callbacks: dict[str, Any]
+    optimizer_states: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=1)]
+    lr_schedulers: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=1)]
+    version: Annotated[str, Meta(pattern=r"^[2-9]\.")] = msgspec.field(name="pytorch-lightning_version")
+    dealing: _Dealing = msgspec.field(name=RUN)
+
+
+def _check_state(content: Mapping[str, object], trainer: lightning.Trainer) -> None:
+    """Holds what Lightning is going to restore against what it writes itself.
+
+    Raises:
+        ValueError: For what is missing or of another type; what is wrong would end the run once its folder is touched.
+    """
+    state = msgspec.convert(content, _State)
+    if state.version == lightning.__version__:  # it migrates what others wrote
+        _check_alike(state.loops.get("fit_loop"), trainer.fit_loop.state_dict(), "loops.fit_loop")
+        for callback in trainer.early_stopping_callbacks:
+            if (kept := state.callbacks.get(callback.state_key)) is not None:
+                _check_alike(kept, callback.state_dict(), f"callbacks.{callback.state_key}")
+    _check_alike(state.lr_schedulers[0], {"last_epoch": 0, "_step_count": 1, "base_lrs": []}, "lr_schedulers[0]")
+    _check_alike(state.optimizer_states[0], {"state": {}, "param_groups": []}, "optimizer_states[0]")
+
+
+def _check_alike(found: object, usual: object, key: str) -> None:
+    if usual is None and isinstance(found, str):  # why a run was stopped early
+        return
+    if type(found) is not type(usual) or (isinstance(found, int) and found < 0):
+        raise ValueError(f"{key} is {found!r}: a {type(usual).__name__} is needed")
+    if isinstance(usual, dict) and isinstance(found, dict):
+        if usual and key.startswith(("loops", "callbacks")) and (strange := [*(found.keys() - usual.keys())]):
+            raise ValueError(f"{key}.{strange[0]} is nothing that Lightning writes")  # it would take its place
+        for name, value in usual.items():
+            _check_alike(found.get(name), value, f"{key}.{name}")
+
+
+def _check_resumed(
+    module: TrainingModule,
+    order: Mapping[str, object],
+    trainer: lightning.Trainer,
+    path: Path,
+    source: CheckpointInfo,
+    content: dict[str, dict[str, object]],
+) -> None:
     model, weights = module.model, shapes_of(weights_in(content))
     _check_classes(path, source, module.info, "resume")
     _check_normalisation(path, source, module.info, "resume")
     theirs, ours = (each.preprocessing.image_range for each in (source, module.info))
     if theirs != ours:
         raise ValueError(f"resume={path} was trained on grey values in data.image_range={theirs}, this run has {ours}")
-    run = content.get(RUN)
-    if run is None:
-        raise ValueError(f"resume={path} was written by an older r3cnn: init={path} starts a new run from its weights")
+    run = content[RUN]
     _check_order(path, cast("Mapping[str, object]", run["order"]), order)
     reopen_epoch(content)
     epochs, _ = position_in(content)

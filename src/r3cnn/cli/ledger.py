@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import lightning
+import msgspec
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities import rank_zero_only
@@ -26,7 +28,6 @@ from r3cnn.data.index_cache import digest_of
 from r3cnn.evaluation.metrics_format import Metrics
 from r3cnn.reporting.records import (
     FORMAT,
-    RESULT,
     DataFacts,
     Git,
     MemoryKind,
@@ -34,9 +35,8 @@ from r3cnn.reporting.records import (
     Record,
     Speed,
     Splits,
-    to_json,
 )
-from r3cnn.training.checkpoint_io import whole_file
+from r3cnn.run_files import RESULT, ROIS, TRAINING_ROIS, Config, in_json, read_json, write_json
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 LIBRARIES = ("torch", "torchvision", "lightning")
 NO_DATA = DataFacts("", "", 0, 0)
-ROI_FILES = {"train": "roi_statistics_train.json", "val": "roi_statistics.json"}
+ROI_FILES = {"train": TRAINING_ROIS, "val": ROIS}
 
 
 @rank_zero_only
@@ -66,8 +66,7 @@ def write_record(
     if module.result is None:
         raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
-    with whole_file(output_dir / RESULT) as draft:
-        draft.write_text(to_json(record), encoding="utf-8")
+    write_json(asdict(record), output_dir / RESULT, indent=2)
 
 
 def make_record(
@@ -91,7 +90,7 @@ def make_record(
         sweep=config.sweep_name,
         hash=job_hash(config),
         overrides=tuple(HydraConfig.get().overrides.task),
-        config=plain(config),
+        config=cast(Config, in_json(plain(config))),
         git=git_state(Path(r3cnn.__file__).parent),
         versions=versions(),
         device=torch.cuda.get_device_name(device) if is_cuda else device.type,
@@ -140,14 +139,22 @@ def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     return sum(value.nbytes for value in (*model.state_dict().values(), *kept))
 
 
+class _Balance(msgspec.Struct):
+    balance: float | None
+
+
+class _Balances(msgspec.Struct):
+    loops: dict[str, _Balance]
+
+
 def roi_balance(output_dir: Path) -> dict[str, dict[str, float | None]]:
     """Balance of every loop by split, from the files that the run wrote; nothing where they are not wanted."""
     found = {}
     for split, name in ROI_FILES.items():
         path = output_dir / name
         if path.is_file():
-            loops = json.loads(path.read_text(encoding="utf-8"))["loops"]
-            found[split] = {loop: values["balance"] for loop, values in loops.items()}
+            loops = read_json(path, _Balances).loops
+            found[split] = {loop: values.balance for loop, values in loops.items()}
     return found
 
 

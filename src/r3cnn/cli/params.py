@@ -23,13 +23,10 @@ SUBMODULES = {
     "roi_heads.mask_branch.heads": "roi_head.mask_head",
     "roi_heads.mask_branch.iou_head": "roi_head.mask_iou_head",
 }
-FORMATS = ("table", "json")
 
 
 def run(config: DictConfig) -> None:
     """Prints the parameter counts as a table or as one JSON object."""
-    if config.format not in FORMATS:
-        raise ValueError(f"format must be one of {FORMATS}, got {config.format!r}")
     if config.num_classes < 1:
         raise ValueError("params reads no data, so name the classes of this data set: data.classes=[cat,dog]")
     with torch.device("meta"):  # shapes alone: no memory, no initial values

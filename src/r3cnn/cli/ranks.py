@@ -43,6 +43,17 @@ def rank_in(environment: Mapping[str, str]) -> int:
     return 0
 
 
+def job_in(environment: Mapping[str, str]) -> str | None:
+    """What the ranks of one job have in common and no other job has; None where the launcher does not tell."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        names: tuple[str, ...] = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+    elif "SLURM_STEP_ID" in environment and is_one_of_several(environment):
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    else:
+        return None
+    return " ".join(environment.get(name, "") for name in names)
+
+
 def is_first_on_node(environment: Mapping[str, str]) -> bool:
     """Whether no other process of the job on this machine has a lower rank."""
     return environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", "0")) == "0"

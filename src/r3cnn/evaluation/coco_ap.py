@@ -1,15 +1,13 @@
-"""COCO average precision of boxes and masks after every loop, as a torchmetrics metric."""
+"""COCO average precision of boxes and masks after every loop."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn, get_args
 
 import numpy as np
-from torchmetrics import Metric
 
 from r3cnn.batch import Batch
 from r3cnn.data.checks import OnBadAnnotation
@@ -20,13 +18,16 @@ from r3cnn.evaluation.ranks import Ranks
 from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits, image_recall, objects_by_image
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
 from r3cnn.evaluation.seen import Seen, merge
+from r3cnn.ranges import check_range
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois
 
 Precisions = tuple[Precision, Precision]
+IMAGES_AT_A_TIME, DETECTIONS_AT_A_TIME = 256, 2**15
+"""That travel between ranks, and that are scored."""
 
 
-class CocoAP(Metric):
+class CocoAP:
     """Collects detections as arrays and mask codes, and evaluates them against the original annotation file.
 
     The ground truth is that file less the bad records that the data set was told to skip. It is read at once, so a
@@ -57,8 +58,6 @@ class CocoAP(Metric):
         FileNotFoundError: If there is no such file.
     """
 
-    full_state_update = False
-
     def __init__(
         self,
         annotations: Path,
@@ -74,13 +73,8 @@ class CocoAP(Metric):
         recall_at: Sequence[int] = (),
         timeout_minutes: float = 180.0,
     ) -> None:
-        # The state is no tensor: this class gathers it itself, and a rank without any image must take part as well.
-        super().__init__(sync_on_compute=False, compute_with_cache=False)
-        for name, value, kind in (("backend", backend, Backend), ("area_from", area_from, AreaFrom)):
-            if value not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+        check_range("[1, inf)", max_detections=max_detections)
+        check_range("(0, 525600]", timeout_minutes=timeout_minutes)  # a year
         self.annotations = Path(annotations)
         if not self.annotations.is_file():
             raise FileNotFoundError(f"annotation file {self.annotations} does not exist")
@@ -144,10 +138,6 @@ class CocoAP(Metric):
             sizes = batch.sizes[number], batch.original_sizes[number]
             self._seen.add(image_id, record_image(own, *sizes, fused=others, recall=recalls[number]))
 
-    def forward(self, *_: object) -> NoReturn:
-        """Refuses to be called: for the score of a batch torchmetrics would reset the metric and lose what it holds."""
-        raise TypeError("CocoAP has no score of a single batch: use update(), and compute() after the last one")
-
     def compute(self) -> EvaluationResult:
         """Evaluates all loops over the images of all ranks.
 
@@ -156,18 +146,13 @@ class CocoAP(Metric):
                 another size there, or numbers of loops differ.
             TimeoutError: If another rank does not answer.
         """
-        parts = self._ranks.gather(self._seen)
+        parts = self._ranks.gather([*self._seen.parts(IMAGES_AT_A_TIME)])
         metrics = self._ranks.from_first(lambda: self._evaluate(merge(parts)))
         return EvaluationResult(metrics, merge(parts), self.category_ids, self._truth.file_ids)
 
     def reset(self) -> None:
         """Forgets all detections; the ground truth stays loaded."""
-        super().reset()
         self._seen = Seen()
-
-    def _wrap_compute(self, compute: Callable[[], EvaluationResult]) -> Callable[[], EvaluationResult]:
-        """Leaves ``compute`` as it is: torchmetrics' wrapper syncs tensor states and refuses frozen results."""
-        return compute
 
     def _evaluate(self, records: dict[int, ImageRecord]) -> Metrics:
         truth = self._truth
@@ -219,11 +204,29 @@ class CocoAP(Metric):
         return self._precision(records, found, "bbox"), self._precision(records, found, "segm")
 
     def _precision(self, records: dict[int, ImageRecord], found: Sequence[LoopRecord], iou_type: IouType) -> Precision:
-        truth, instances = self._truth, list[Instance]()
-        for (image_id, record), one in zip(records.items(), found, strict=True):
-            instances += instances_of(image_id, one, record.size, self.category_ids, iou_type, self.area_from)
-        protocol = Protocol(list(records), self.category_ids, self.max_detections, self.backend, self.verify_backend)
-        return protocol.precision(truth, instances, iou_type)
+        """Some categories at a time: the back-ends take a Python object for every detection, a kilobyte each."""
+        parts = []
+        for labels in self._labels_at_a_time(found):
+            chosen, instances = {label: self.category_ids[label] for label in labels}, list[Instance]()
+            for (image_id, record), one in zip(records.items(), found, strict=True):
+                instances += instances_of(image_id, one, record.size, chosen, iou_type, self.area_from)
+            ids = [*chosen.values()]
+            protocol = Protocol(list(records), ids, self.max_detections, self.backend, self.verify_backend)
+            parts.append(protocol.precision(self._truth, instances, iou_type))
+        return Precision.joined(parts)
+
+    def _labels_at_a_time(self, found: Sequence[LoopRecord]) -> Iterator[list[int]]:
+        """The labels in the order of their categories, in groups of so many detections, or of a single label."""
+        counts = np.zeros(len(self.category_ids), dtype=np.int64)
+        for one in found:
+            counts += np.bincount(one.labels, minlength=len(counts))
+        group: list[int] = []
+        for label in sorted(range(len(counts)), key=self.category_ids.__getitem__):
+            if group and counts[[*group, label]].sum() > DETECTIONS_AT_A_TIME:
+                yield group
+                group = []
+            group.append(label)
+        yield group
 
 
 def summary(precisions: Precisions) -> dict[str, Stats]:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from r3cnn.data.annotations import read_all
 from r3cnn.data.checks import OnBadAnnotation
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 
 class MaskCode(TypedDict):

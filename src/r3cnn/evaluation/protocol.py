@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
-from r3cnn.structures import Id
+from r3cnn.names import Id
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
 IouType = Literal["bbox", "segm"]
@@ -44,6 +44,12 @@ class Precision:
 
     values: NDArray[np.float64]
     category_ids: tuple[Id, ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Precision]) -> Precision:
+        """Of further categories, whose ids ascend from part to part."""
+        values = np.concatenate([part.values for part in parts], axis=2)
+        return cls(values, tuple(key for part in parts for key in part.category_ids))
 
     def summary(self) -> Stats:
         """AP over IoU 0.50:0.95, at 0.50 and 0.75, and by object size; None where there is no ground truth."""
@@ -205,7 +211,10 @@ def _run_pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: 
     return Curves(evaluator.eval["precision"], evaluator.eval["recall"])
 
 
-def _pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice) -> COCOeval:
+def _pycocotools(
+    truth: Dataset, found: Dataset, iou_type: IouType, choice: Choice, areas: int = len(AREAS)
+) -> COCOeval:
+    """An evaluator of the first so many areas that has matched."""
     indexed = []
     for dataset in (truth, found):
         coco = COCO()
@@ -214,6 +223,7 @@ def _pycocotools(truth: Dataset, found: Dataset, iou_type: IouType, choice: Choi
         indexed.append(coco)
     evaluator = COCOeval(*indexed, iou_type)
     evaluator.params.imgIds, evaluator.params.catIds, evaluator.params.maxDets = choice
+    evaluator.params.areaRng = evaluator.params.areaRng[:areas]
     evaluator.evaluate()
     return evaluator
 
@@ -239,10 +249,9 @@ def match_with_pycocotools(
     numbering = Numbering.of(image_ids, truth.category_names)
     objects, detections = numbering.dataset(truth, truth.annotations), numbering.dataset(truth, found)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = _pycocotools(objects, detections, iou_type, (*numbering.chosen, [max_detections]))
-    images, areas = len(numbering.images), len(evaluator.params.areaRng)
-    flat = evaluator.evalImgs  # category by area by image; the first area is all sizes
-    return [flat[k * areas * images : k * areas * images + images] for k in range(len(numbering.categories))]
+        evaluator = _pycocotools(objects, detections, iou_type, (*numbering.chosen, [max_detections]), areas=1)
+    images, flat = len(numbering.images), evaluator.evalImgs  # category by image, of all sizes
+    return [flat[k * images : (k + 1) * images] for k in range(len(numbering.categories))]
 
 
 _RUNS = {"faster_coco_eval": _run_faster, "pycocotools": _run_pycocotools}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from torch import distributed
 
 Value = TypeVar("Value")
@@ -46,24 +47,30 @@ class Ranks:
             self._group = made if isinstance(made, distributed.ProcessGroup) else None
             self._world = distributed.group.WORLD
 
-    def gather(self, value: Value) -> list[Value]:
-        """Values of all ranks on rank 0, in their order; nothing on the others.
+    def gather(self, values: Sequence[Value]) -> list[Value]:
+        """Values of all ranks on rank 0; nothing on the others.
+
+        They travel one of each rank at a time, so that no more than that is ever in memory as a message.
 
         Raises:
             TimeoutError: If not all ranks come within the time-out; it says which.
         """
         if not is_distributed():
-            return [value]
+            return [*values]
         self.open()
         try:
             distributed.monitored_barrier(self._group, self.timeout, wait_all_ranks=True)
         except RuntimeError as error:
             raise TimeoutError(self._message("not all ranks came to bring their results together", error)) from error
-        everyone: list[Value | None] | None = None
-        if distributed.get_rank() == 0:
-            everyone = [None] * distributed.get_world_size()
-        distributed.gather_object(value, everyone, group=self._group)
-        return [one for one in everyone or [] if one is not None]
+        rounds = torch.tensor(len(values))
+        distributed.all_reduce(rounds, distributed.ReduceOp.MAX, self._group)
+        found: list[Value] = []
+        for number in range(int(rounds)):
+            everyone: list[Sequence[Value]] = [()] * distributed.get_world_size()
+            is_first = distributed.get_rank() == 0
+            distributed.gather_object(values[number : number + 1], everyone if is_first else None, group=self._group)
+            found += [one for part in everyone for one in part]
+        return found
 
     def from_first(self, make: Callable[[], Made]) -> Made:
         """Calls ``make`` on rank 0 and hands its value, which is not None, to all ranks.

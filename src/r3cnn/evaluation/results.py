@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +10,7 @@ from pycocotools import mask as coco_mask
 from r3cnn.data.checks import checked_id
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance, to_code
 from r3cnn.evaluation.protocol import IouType
+from r3cnn.run_files import MOST_DETECTIONS_BYTES, read_json
 
 
 def read_results(path: Path, truth: GroundTruth, iou_type: IouType) -> list[Instance]:
@@ -26,18 +26,17 @@ def read_results(path: Path, truth: GroundTruth, iou_type: IouType) -> list[Inst
     Raises:
         ValueError: If it is no such file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    content: object = read_json(path, object, MOST_DETECTIONS_BYTES)
     if not isinstance(content, list):
         raise ValueError(f"{path} is no COCO results file: a list is needed, got a {type(content).__name__}")
     found, own_ids = [], truth.own_ids
     for position, entry in enumerate(content):
         try:
             found.append(_instance(entry, truth, own_ids[entry["image_id"]], iou_type))
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise ValueError(f"{path}: entry {position} lacks {error}, or speaks of an unknown image") from error
+        except Exception as error:  # whatever pycocotools makes of a mask
+            raise ValueError(f"{path}: entry {position} is no detection: {error}") from error
     return found
 
 
@@ -50,6 +49,8 @@ def _instance(entry: dict[str, object], truth: GroundTruth, image_id: int, iou_t
         "score": float(cast(float, score)),
     }
     code = to_code(entry["segmentation"], truth.images[image_id])
+    if tuple(code["size"]) != tuple(truth.images[image_id]):
+        raise ValueError(f"its mask is for {code['size']} pixels, the image has {[*truth.images[image_id]]}")
     box = entry.get("bbox") or coco_mask.toBbox(code).tolist()
     instance["bbox"] = [float(side) for side in cast(list[float], box)]
     if iou_type == "segm":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -24,15 +25,28 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True)
 class EncodedMasks:
-    """D masks of one image.
+    """D masks of one image, in two arrays: a validation keeps millions.
 
     Attributes:
-        counts: Compressed COCO counts of each mask.
-        areas: (D,) int64, pixels that belong to the mask.
+        text: Compressed COCO counts of all masks, one after the other.
+        stops: (D,) uint32, where those of each mask end.
+        areas: (D,) uint32, pixels that belong to the mask.
     """
 
-    counts: tuple[bytes, ...]
-    areas: IntArray
+    text: bytes
+    stops: NDArray[np.uint32]
+    areas: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, counts: Sequence[bytes], areas: Sequence[int] | IntArray) -> EncodedMasks:
+        """Masks by the compressed counts and the area of each."""
+        stops = np.cumsum([len(one) for one in counts], dtype=np.uint32)
+        return cls(b"".join(counts), stops, np.asarray(areas, dtype=np.uint32))
+
+    @property
+    def counts(self) -> tuple[bytes, ...]:
+        """Compressed COCO counts of each mask."""
+        return tuple(self.text[start:stop] for start, stop in itertools.pairwise([0, *self.stops.tolist()]))
 
 
 def encode_switches(switches: IntArray, num_masks: int, image_size: Size) -> EncodedMasks:
@@ -46,7 +60,7 @@ def encode_switches(switches: IntArray, num_masks: int, image_size: Size) -> Enc
         image_size: Size of the image in pixels.
     """
     if not num_masks:
-        return EncodedMasks((), np.zeros(0, dtype=np.int64))
+        return EncodedMasks.of((), ())
     total = image_size[0] * image_size[1]
     repeats = switches[1:] == switches[:-1]
     keep = np.ones(len(switches), dtype=bool)
@@ -58,8 +72,7 @@ def encode_switches(switches: IntArray, num_masks: int, image_size: Size) -> Enc
     runs = [_runs(positions[start:stop], total) for start, stop in itertools.pairwise(bounds)]
     size = [image_size[0], image_size[1]]
     codes = coco_mask.frPyObjects([{"size": size, "counts": run} for run in runs], *image_size)
-    areas = np.array([run[1::2].sum() for run in runs], dtype=np.int64)
-    return EncodedMasks(tuple(cast(bytes, code["counts"]) for code in codes), areas)
+    return EncodedMasks.of([cast(bytes, code["counts"]) for code in codes], [int(run[1::2].sum()) for run in runs])
 
 
 def _runs(positions: IntArray, total: int) -> IntArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 from r3cnn.names import visible
 from r3cnn.reporting.console import percent, terminal
 

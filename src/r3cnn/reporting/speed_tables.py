@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from r3cnn.evaluation.protocol import Stats
 from r3cnn.reporting.console import percent, terminal
+from r3cnn.run_files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,8 +39,7 @@ class SpeedReport(TypedDict):
 
 def read_speed(path: Path) -> SpeedReport:
     """Reads ``speed.json``."""
-    report: SpeedReport = json.loads(path.read_text(encoding="utf-8"))
-    return report
+    return read_json(path, SpeedReport)
 
 
 def print_speed(path: Path, console: Console | None = None) -> None:

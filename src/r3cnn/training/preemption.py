@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from r3cnn.batch import Batch
 from r3cnn.end_signals import SIGNALS, TO_BE_CONTINUED, status_of
+from r3cnn.ranges import check_range
 
 log = logging.getLogger(__name__)
 JOB = "SLURM_JOB_ID"
@@ -24,11 +25,11 @@ class Preemption(Checkpoint):
     """Leaves at a signal, at a step that all ranks agree on, so that the resumed run equals an undisturbed one.
 
     Ranks see a signal at different steps, so now and then they ask each other whether anyone has. Then the checkpoint
-    is saved where nothing is half done: after an optimizer step that no validation follows, or at the very end of an
-    epoch. One step later, when all loggers have their numbers, every rank ends: with status 75 at SIGUSR1, once the job
-    is queued again, and at SIGTERM, SIGINT and SIGHUP as a process does that they kill. In the final evaluation there
-    is nothing to save. Within training nobody asks as long as a validation lasts: the time between the signal and the
-    end of the job must be longer than it.
+    is saved, after an optimizer step or at the very end of an epoch. Before the next step or the validation that is
+    due, which the resumed run makes up, every rank ends: with status 75 at SIGUSR1, once the job is queued again, and
+    at SIGTERM, SIGINT and SIGHUP as a process does that they kill. In the final evaluation there is nothing to save.
+    Within training nobody asks as long as a validation lasts: the time between the signal and the end of the job must
+    be longer than it.
 
     It counts as a checkpoint callback to have its turn after all others, whose state it saves.
 
@@ -42,8 +43,7 @@ class Preemption(Checkpoint):
     """
 
     def __init__(self, checkpoint: str, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps is {every_n_steps}: at least 1 is needed")
+        check_range("[1, inf)", every_n_steps=every_n_steps)
         self.checkpoint = Path(checkpoint)
         self.every_n_steps = every_n_steps
         self._agreed: signal.Signals | None = None
@@ -97,14 +97,14 @@ class Preemption(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Asks the other ranks now and then, and saves once they agree."""
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
-            return  # more is to be done for this epoch, or for this step
-        if self._is_time_to_ask(trainer, trainer.global_step) and self._is_anyone_told(trainer):
+        is_step = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_step and self._is_time_to_ask(trainer, trainer.global_step) and self._is_anyone_told(trainer):
             self._save(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A checkpoint from before a validation within training lacks its outcome; finds out how long all can ask."""
-        self._is_saved = False
+        """Leaves, if the checkpoint was saved after the step before; else finds out how long all ranks can ask."""
+        if self._is_saved:
+            self._leave(trainer)
         if trainer.state.fn == TrainerFn.VALIDATING:
             count = torch.tensor(sum(int(batches) for batches in trainer.num_val_batches), device=pl_module.device)
             self._common_batches = int(trainer.strategy.reduce(count, reduce_op="min"))

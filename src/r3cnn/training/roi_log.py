@@ -15,12 +15,13 @@ from torch import Tensor
 from r3cnn.batch import Batch
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
-from r3cnn.evaluation.roi_report import RoiReport, roi_report, roi_scalars, write_roi_report
+from r3cnn.evaluation.metrics_format import RoiReport
+from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import Counts, RoiStatistics
+from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.module import EvaluationModule, TrainingModule
 
-VALIDATION_FILE, TRAINING_FILE = "roi_statistics.json", "roi_statistics_train.json"
 EARLIER, THIS_EPOCH = "earlier.", "this_epoch."
 
 
@@ -72,7 +73,7 @@ class RoiLog(Callback):
         self._log(pl_module, "train", self._report(trainer, self._training, self._this_epoch))
         if trainer.is_global_zero:
             report = self._report(trainer, self._training, _sum(self._earlier, self._this_epoch))
-            write_roi_report(report, self.folder / TRAINING_FILE)
+            write_json(report, self.folder / TRAINING_ROIS)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs and writes this validation."""
@@ -83,7 +84,7 @@ class RoiLog(Callback):
         rois.reset()
         self._log(pl_module, "val", report)
         if trainer.is_global_zero:
-            write_roi_report(report, self.folder / VALIDATION_FILE)
+            write_json(report, self.folder / ROIS)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The counts of all ranks; like the saving of a checkpoint itself, to be called on all of them."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +26,9 @@ log = logging.getLogger(__name__)
 JobType = Literal["train", "evaluate"]
 ID_BYTES = 8
 LONGEST_NAME, LONGEST_TAG = 128, 64  # that the library takes
+FILE_HEADER, BLOCK, PART_HEADER = 7, 32768, 7  # bytes in the library's files
+FIRST_PARTS, LAST_PARTS = (1, 2), (1, 4)
+STEP, EPOCH = "trainer/global_step", "epoch"  # Lightning's names
 FOLDER = "wandb"  # the library's own name for its files in a run's folder
 
 
@@ -77,8 +83,9 @@ class WandbMedia:
 class WandbRun(WandbLogger):
     """Lightning's logger with what we know of a run; without a login it stays in ``folder`` for ``wandb sync``.
 
-    A run that is continued keeps its id, which lies in ``wandb/<job type>.id``. ``WANDB_MODE`` and ``WANDB_RUN_ID``
-    (set by ``wandb agent``) win over what is decided here.
+    A run that is continued keeps its id, which lies in ``wandb/<job type>.id``, and does not log again what the
+    library's files in the folder hold of it. ``WANDB_MODE`` and ``WANDB_RUN_ID`` (set by ``wandb agent``) win over what
+    is decided here.
 
     Args:
         facts: What the command knows of the run.
@@ -117,12 +124,16 @@ class WandbRun(WandbLogger):
     ) -> None:
         self.media = WandbMedia(pictures, panels, score_threshold, checkpoints)
         self._id_file = Path(folder) / FOLDER / f"{facts.job_type}.id"
+        self._is_continued = facts.is_continued
+        self._said: frozenset[str] = frozenset()
         try:
             import wandb  # noqa: F401  # Lightning asks only whether it is installed, at the first step whether it works
         except ImportError as error:
             raise ValueError(
                 f"logger=wandb needs wandb, which cannot be imported ({error}): pip install wandb"
             ) from error
+        _check_local_settings()
+        os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # a repository may name programs for git to run
         is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
         super().__init__(
             save_dir=folder,
@@ -142,15 +153,73 @@ class WandbRun(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; without them the run goes on."""
-        with without_stopping_the_run():
-            super().log_metrics(metrics, step)
+        self.log_once({**metrics, STEP: step})
+
+    @rank_zero_only
+    def log_once(self, row: Mapping[str, object]) -> None:
+        """Logs a row with its step, unless the run did before it was killed or stopped; the first numbers stay.
+
+        Never with ``step=``, since the library drops what is logged for a step that is over.
+        """
+        if name_of(row) not in self._said:
+            with without_stopping_the_run():
+                self.experiment.log(dict(row))
 
     @rank_zero_only
     def keep_id(self) -> None:
-        """Notes the id of the run that has begun, for when it is continued."""
-        if not self.experiment.disabled:
-            self._id_file.parent.mkdir(parents=True, exist_ok=True)
-            self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+        """Notes the id of the run that has begun, for when it is continued, and reads what it has said already."""
+        if self.experiment.disabled:
+            return
+        self._id_file.parent.mkdir(parents=True, exist_ok=True)
+        self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+        if self._is_continued:
+            files = self._id_file.parent.glob(f"*run-*-{self.experiment.id}/run-{self.experiment.id}.wandb")
+            self._said = frozenset(name for file in files for name in names_in(file))
+
+
+def name_of(row: Mapping[str, object]) -> str:
+    """What tells a row from all others of a run: its step, and one of the things that it is about."""
+    return f"{row.get(STEP)} {min((key for key in row if key not in (STEP, EPOCH) and key[0] != '_'), default='')}"
+
+
+def names_in(file: Path) -> Iterator[str]:
+    """Names of the rows in a file of the library's, up to where a killed run has left it.
+
+    It is a log in LevelDB's format, whose blocks of 32 KiB hold parts of records.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    content, place, record = file.read_bytes(), FILE_HEADER, b""
+    while place + PART_HEADER <= len(content):
+        if BLOCK - place % BLOCK < PART_HEADER:
+            place += BLOCK - place % BLOCK
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        part = content[place + PART_HEADER : place + PART_HEADER + size]
+        if zlib.crc32(bytes([kind]) + part) != int.from_bytes(content[place : place + 4], "little"):
+            return
+        record = part if kind in FIRST_PARTS else record + part
+        if kind in LAST_PARTS:
+            items = Record.FromString(record).history.item
+            row = {"/".join(item.nested_key) or item.key: item.value_json for item in items}
+            if STEP in row:
+                yield name_of(row)
+        place += PART_HEADER + size
+
+
+def _check_local_settings() -> None:
+    """Refuses to be sent to a server by a file that happens to lie in the current folder.
+
+    Raises:
+        ValueError: When one names it.
+    """
+    for path in (Path("wandb/settings"), Path(".wandb/settings")):
+        settings = ConfigParser(interpolation=None, strict=False)
+        with suppress(OSError, ValueError, ConfigParserError):  # the library warns about it
+            settings.read_string(path.read_text(encoding="utf-8"))
+        server = settings.get("default", "base_url", fallback=None)
+        if server and "WANDB_BASE_URL" not in os.environ:
+            raise ValueError(f"{path} sends runs to {server}: if that is your server, say WANDB_BASE_URL={server}")
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from r3cnn.archive import read_archive
+from r3cnn.ranges import check_range
+
 CURRENT_WEIGHTS = "current_model_state"
 """Where Lightning keeps, in a checkpoint, the weights that training goes on with; ``state_dict`` is the average."""
 
@@ -69,8 +72,7 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}: a number in [0, 1) is needed")
+        check_range("[0, 1)", decay=decay)
         super().__init__()
         self._decay = decay
         self._is_over = False
@@ -121,9 +123,10 @@ def check_average(checkpoint: Path, trainer: lightning.Trainer) -> None:
     Raises:
         ValueError: If the checkpoint holds an average and this run keeps none.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = read_archive(checkpoint, mapped=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    if CURRENT_WEIGHTS in content and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    keeps_average = any(isinstance(callback, WeightAveraging) for callback in callbacks)
+    if isinstance(content, dict) and CURRENT_WEIGHTS in content and not keeps_average:
         raise ValueError(
             f"the run of {checkpoint} kept a moving average of its weights: resume it with callbacks=ema or "
             "callbacks=ema_early_stopping, or start from the average with init= instead of resume="

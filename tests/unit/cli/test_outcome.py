@@ -83,7 +83,9 @@ def used(tmp_path: Path) -> Path:
     (tmp_path / "image_ids.json").write_text("[7]")
     folder = tmp_path / "checkpoints"
     kept = {str(folder / "epoch3.ckpt"): 0.5, f"{tmp_path}/elsewhere/mine.ckpt": 0.4}
-    torch.save({"callbacks": {"ModelCheckpoint": {"best_k_models": kept}}}, folder / "best.ckpt")
+    torch.save(
+        {"callbacks": {"ModelCheckpoint": {"dirpath": str(folder), "best_k_models": kept}}}, folder / "best.ckpt"
+    )
     return tmp_path
 
 
@@ -107,7 +109,7 @@ def test_a_folder_whose_image_ids_were_left_half_written_can_be_used_again(used:
 def test_states_of_the_users_own_callbacks_hide_no_checkpoint(tmp_path: Path, callbacks: object) -> None:
     for name in ("last.ckpt", "best.ckpt", "epoch3.ckpt"):
         (tmp_path / name).touch()
-    own = {"ModelCheckpoint": {"best_model_path": str(tmp_path / "epoch3.ckpt")}}
+    own = {"ModelCheckpoint": {"dirpath": str(tmp_path), "best_model_path": str(tmp_path / "epoch3.ckpt")}}
     torch.save({"callbacks": callbacks}, tmp_path / "last.ckpt")
     torch.save({"callbacks": {"Theirs": [1], **own}}, tmp_path / "best.ckpt")
     assert {path.name for path in checkpoint_files(tmp_path)} == {"last.ckpt", "best.ckpt", "epoch3.ckpt"}

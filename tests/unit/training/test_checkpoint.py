@@ -70,7 +70,7 @@ def test_a_network_from_a_strange_package_is_refused(tmp_path: Path) -> None:
 
 def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None:
     strange = {**INFO.to_dict(), "model": {"_target_": "r3cnn.ops.matching.Matcher"} | MATCHER}
-    with pytest.raises(ValueError, match=r"builds a Matcher, an r3cnn\.detector\.RCNN is needed"):
+    with pytest.raises(ValueError, match=r"a\.ckpt: .* builds a Matcher, a RCNN is needed"):
         restore_model(save(tmp_path / "a.ckpt", r3cnn=strange))
 
 
@@ -79,11 +79,13 @@ def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None
     [
         ({"r3cnn": {"format": 99}}, "format 99"),
         ({"r3cnn": {"format": 1}}, "format 1, this version reads 2.*other names"),
-        ({"r3cnn": {"format": 2}}, "lacks 'model'"),
+        ({"r3cnn": {"format": 2}}, "missing required field `model`"),
         ({"r3cnn": None}, "not written by `r3cnn train`"),
-        ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, "must be lists"),
-        ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "lacks 'std'"),
-        ({"r3cnn": {**INFO.to_dict(), "preprocessing": [1, 2, 3]}}, "must be a mapping"),
+        ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, r"Expected `array`, got `str` - at `\$\.classes`"),
+        ({"r3cnn": {**INFO.to_dict(), "category_ids": [3]}}, "category_ids is"),
+        ({"r3cnn": {**INFO.to_dict(), "category_ids": [True, 3]}}, r"at `\$\.category_ids\[0\]`"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "missing required field `std`"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": [1, 2, 3]}}, "Expected `object`, got `array`"),
     ],
 )
 def test_an_incomplete_checkpoint_says_what_it_lacks(changes: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -105,7 +107,6 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
         ([1, 2], [1, 1, 1], (8, 8)),
         ([1, 2, 3], [1, 0, 1], (8, 8)),
         ([1, 2, 3], [1, 1, 1], (8,)),
-        ([1, 2, 3], [1, 1, 1], 8),
         ([1, 2, 3], [1, 1, 1], (8, 8), 5),
     ],
 )
