@@ -144,6 +144,7 @@ EVERYWHERE = {
     "launcher.array_parallelism": COUNT,
     "launcher.signal_delay_s": WHOLE,
 }
+AXES_OF_BENCH = ("batch_size", "rois", "loops", "classes", "objects")
 COUNTS_OF_BENCH = {
     **dict.fromkeys(("repetitions", "objects", "candidates", "masks", "classes"), COUNT),
     **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), COUNT),
@@ -212,6 +213,9 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "html.pictures.total_mib": Kind(Annotated[float, Meta(gt=0, le=10**4)], "a number of MiB in (0, 10000]"),
     },
     "bench": {
+        "part": one_of(
+            Literal["all", "train", "infer", "loops", "parts", "scale", "masks", "coco_eval", "index", "data", "memory"]
+        ),
         "format": one_of(Literal["table", "json"]),
         "precision": listed(one_of(Literal["fp32", "bf16"]), 1),
         "batch_sizes": listed(COUNT, 1),
@@ -220,8 +224,13 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "loops.counts": listed(whole(1, 1000), 1),
         "step_parts.systems": listed(TEXT, 1),
         "scale.system": TEXT,
-        "parts.index.annotations": COUNT,
-        "parts.memory.annotations": COUNT,
+        **{f"parts.{part}.images": COUNT for part in ("coco_eval", "index", "memory")},
+        **{f"parts.{part}.annotations": COUNT for part in ("index", "memory")},
+        "parts.memory.epochs": whole(2),  # growth shows from the second one on
+        "parts.*.image_size": IMAGE_SIZE,
+        "parts.masks.large_image_size": IMAGE_SIZE,
+        "sizes.*.scale.sweeps.image_size": listed(IMAGE_SIZE),
+        **{f"sizes.*.scale.sweeps.{axis}": listed(COUNT) for axis in AXES_OF_BENCH},
         "sizes.*.memory.batch_size": COUNT,
         "sizes.*.scale.batch_size": COUNT,
         **{f"{place}.image_size": IMAGE_SIZE for place in ("sizes.*", "sizes.*.memory", "sizes.*.scale")},

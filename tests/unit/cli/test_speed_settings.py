@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from r3cnn.benchmarks.mode_curves import Timing
 from r3cnn.cli.analyze_speed import settings_of
 from r3cnn.cli.configs import config_folder
 from r3cnn.inference_modes import InferenceModes
@@ -56,10 +55,3 @@ def test_the_settings_in_conf_make_sense() -> None:
 def test_settings_that_make_no_sense_are_refused_by_name(curves: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings_of(OmegaConf.create(curves), SCHEDULE)
-
-
-def test_an_unknown_clock_is_refused_by_name() -> None:
-    import torch
-
-    with pytest.raises(ValueError, match=r"clock must be one of \('wall', 'processor'\), got 'sun'"):
-        Timing(1, 0, "sun", torch.device("cpu"))
