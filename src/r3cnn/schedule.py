@@ -15,6 +15,7 @@ from r3cnn.ranges import check_range
 MaskFeedback = Literal["released", "trained", "off"]
 ScoreFusion = Literal["mean_logits", "mean_probs", "max", "last"]
 MaskFusion = Literal["mean_probs", "mean_logits", "max", "last"]
+MOST_LOOPS = 100
 
 
 def _tuple_of_ints(name: str, values: Sequence[int]) -> tuple[int, ...]:
@@ -83,6 +84,9 @@ class LoopSchedule:
             raise ValueError("heads is empty: at least one training loop is needed")
         if not self.eval_heads:
             raise ValueError("eval_heads is empty: at least one evaluation loop is needed")
+        for name in ("heads", "eval_heads"):
+            if len(getattr(self, name)) > MOST_LOOPS:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries: {MOST_LOOPS} loops are the most")
         for name in ("iou_thresholds", "loss_weights"):
             got = len(getattr(self, name))
             if got != len(self.heads):

@@ -97,6 +97,8 @@ def data_for(info: CheckpointInfo, data: Mapping[str, object], config: DictConfi
             f"only in the checkpoint {sorted(expected - found)}; a network finds only the classes that it learnt"
         )
     preprocessing = info.preprocessing
+    if config.image_size is None:
+        preprocessing.check_image_size()
     settled: Config = {
         **data,
         "classes": list(info.classes),

@@ -42,7 +42,10 @@ def run(config: DictConfig) -> None:
     checked_format(config.format, output)
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
-    image_size = info.preprocessing.image_size if config.image_size is None else config.image_size
+    image_size = config.image_size
+    if image_size is None:
+        info.preprocessing.check_image_size()
+        image_size = info.preprocessing.image_size
     sizes = FixedSizes(image_size, config.batch_size, config.proposals, config.detections)
     model = with_sizes(model, sizes)
     source = None if config.example is None else path_of(config, "example")

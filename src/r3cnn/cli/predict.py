@@ -87,6 +87,8 @@ def load_predictor(config: DictConfig) -> Predictor:
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     set_modes(model, config)
     given = {key: config[key] for key in ("image_size", "image_range") if config[key] is not None}
+    if config.image_size is None:
+        info.preprocessing.check_image_size(config.max_megapixels)
     info = replace(info, preprocessing=replace(info.preprocessing, **given))
     views = chosen_views(config.evaluation)
     return Predictor(model, info, config.device, views, max_megapixels=config.max_megapixels)

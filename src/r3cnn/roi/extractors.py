@@ -41,7 +41,8 @@ class SingleLevelRoIExtractor(nn.Module):
 
     def __init__(self, output_size: int, strides: Sequence[int], finest_scale: int) -> None:
         super().__init__()
-        check_range("[1, inf)", output_size=output_size, strides=strides, finest_scale=finest_scale)
+        check_range("[1, 256]", output_size=output_size)
+        check_range("[1, inf)", strides=strides, finest_scale=finest_scale)
         self.output_size, self.strides, self.finest_scale = output_size, tuple(strides), finest_scale
 
     def forward(self, features: Sequence[Tensor], rois: RoiRows) -> Tensor:
@@ -96,8 +97,8 @@ class GRoIEExtractor(nn.Module):
         attention: Callable[[int], RelativePositionAttention],
     ) -> None:
         super().__init__()
-        check_range("[1, inf)", in_channels=in_channels, output_size=output_size, strides=strides)
-        check_range("[1, inf)", sampling_ratio=sampling_ratio, kernel_size=kernel_size)
+        check_range("[1, inf)", in_channels=in_channels, strides=strides, kernel_size=kernel_size)
+        check_range("[1, 256]", output_size=output_size, sampling_ratio=sampling_ratio)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}: an odd number is needed")
         self.output_size, self.strides, self.sampling_ratio = output_size, tuple(strides), sampling_ratio

@@ -62,7 +62,7 @@ class MaskBranch(nn.Module):
         mask_size: int,
     ) -> None:
         super().__init__()
-        check_range("[1, inf)", mask_size=mask_size)
+        check_range("[1, 512]", mask_size=mask_size)
         fed = schedule.feedback_heads or () if schedule.has_feedback else ()
         self.extractor = extractor
         self.heads = nn.ModuleList(cast(nn.Module, head(feedback=index in fed)) for index in range(schedule.num_heads))

@@ -34,7 +34,7 @@ class ProposalSettings:
     nms_threshold: float
 
     def __post_init__(self) -> None:
-        check_range("[1, inf)", per_level=self.per_level, per_image=self.per_image)
+        check_range("[1, 100000]", per_level=self.per_level, per_image=self.per_image)
         check_range("(0, 1]", nms_threshold=self.nms_threshold)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from r3cnn.archive import FOREIGN, read_archive
-from r3cnn.data.loading import checked_range
+from r3cnn.data.loading import MAX_MEGAPIXELS, checked_range
 from r3cnn.detector import RCNN
 from r3cnn.disk import whole_file
 from r3cnn.ranges import check_range
@@ -61,6 +61,19 @@ class Preprocessing:
         object.__setattr__(self, "image_size", sides)
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
+
+    def check_image_size(self, max_megapixels: float | None = MAX_MEGAPIXELS) -> None:
+        """Refuses a size that a checkpoint, which may be anybody's, asks a machine's memory for.
+
+        Raises:
+            ValueError: When an image may become larger.
+        """
+        megapixels = self.image_size[0] * self.image_size[1] / 1e6
+        if max_megapixels is not None and megapixels > max_megapixels:
+            raise ValueError(
+                f"the checkpoint brings images to image_size={[*self.image_size]}, {megapixels:g} megapixels, and "
+                f"{max_megapixels:g} are the most; image_size=[short,long] chooses a size, also a larger one"
+            )
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,14 @@ class RoiLog(Callback):
         return {"epoch": torch.tensor(self._epoch)} | {name: torch.from_numpy(values) for name, values in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Goes on counting where the checkpoint was written, unless it speaks of other loops or classes."""
+        """Goes on counting where the checkpoint was written, unless it speaks of other loops or classes, or of none."""
         if self._training is None:
             return
         earlier, epoch = _part(state_dict, EARLIER), _part(state_dict, THIS_EPOCH)
-        if {name: values.shape for name, values in epoch.items()} == self._training.shapes:
-            self._earlier, self._this_epoch = earlier, epoch
-            self._epoch = int(state_dict["epoch"])
+        number = _part(state_dict, "epoch").get("")
+        shapes = [{name: values.shape for name, values in part.items()} for part in (earlier, epoch)]
+        if shapes[0] in ({}, shapes[1]) and shapes[1] == self._training.shapes and number is not None:
+            self._earlier, self._this_epoch, self._epoch = earlier, epoch, int(number.max())
 
     def _report(self, trainer: lightning.Trainer, rois: RoiStatistics, counts: Counts) -> RoiReport:
         data = getattr(trainer, "datamodule", None)
@@ -128,4 +129,5 @@ def _sum(counts: Counts, more: Counts) -> Counts:
 
 
 def _part(state: dict[str, Tensor], part: str) -> Counts:
-    return {name.removeprefix(part): values.numpy() for name, values in state.items() if name.startswith(part)}
+    tensors = {name: one for name, one in state.items() if isinstance(one, Tensor) and one.dtype == torch.int64}
+    return {name.removeprefix(part): values.numpy() for name, values in tensors.items() if name.startswith(part)}

@@ -8,19 +8,24 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from r3cnn.names import shortened
+from r3cnn.run_files import read_bytes
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 log = logging.getLogger(__name__)
 JobType = Literal["train", "evaluate"]
@@ -29,6 +34,7 @@ LONGEST_NAME, LONGEST_TAG = 128, 64  # that the library takes
 FILE_HEADER, BLOCK, PART_HEADER = 7, 32768, 7  # bytes in the library's files
 FIRST_PARTS, LAST_PARTS = (1, 2), (1, 4)
 STEP, EPOCH = "trainer/global_step", "epoch"  # Lightning's names
+HARMLESS_SETTINGS = ("mode", "disabled", "project")  # whether a run is sent at all; its project is that of the logger
 FOLDER = "wandb"  # the library's own name for its files in a run's folder
 
 
@@ -150,6 +156,18 @@ class WandbRun(WandbLogger):
         )
         self._wandb_init.pop("anonymous", None)  # Lightning always says it, the library warns about it
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Run:
+        """The library's run, which takes no ``config-defaults.yaml`` from the current folder."""
+        import wandb
+
+        if self._experiment is None:
+            wandb.setup()  # settings of the current folder, such as those of `wandb offline`
+            with chdir(Path(wandb.__file__).parent):
+                return cast("Run", super().experiment)
+        return cast("Run", self._experiment)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; without them the run goes on."""
@@ -208,18 +226,22 @@ def names_in(file: Path) -> Iterator[str]:
 
 
 def _check_local_settings() -> None:
-    """Refuses to be sent to a server by a file that happens to lie in the current folder.
+    """Refuses to be sent elsewhere by a file that happens to lie in the current folder.
 
     Raises:
-        ValueError: When one names it.
+        ValueError: When one says more than whether runs are sent at all, or is no file.
     """
     for path in (Path("wandb/settings"), Path(".wandb/settings")):
-        settings = ConfigParser(interpolation=None, strict=False)
-        with suppress(OSError, ValueError, ConfigParserError):  # the library warns about it
-            settings.read_string(path.read_text(encoding="utf-8"))
-        server = settings.get("default", "base_url", fallback=None)
-        if server and "WANDB_BASE_URL" not in os.environ:
-            raise ValueError(f"{path} sends runs to {server}: if that is your server, say WANDB_BASE_URL={server}")
+        found = ConfigParser(interpolation=None, strict=False)
+        with suppress(OSError, ConfigParserError):  # the library warns about it
+            found.read_string(read_bytes(path).decode(errors="replace"))
+        for key, value in found.items("default") if found.has_section("default") else ():
+            variable = f"WANDB_{key.upper()}"
+            if key not in HARMLESS_SETTINGS and variable not in os.environ:
+                raise ValueError(
+                    f"{path} sets {key} to {value}, and a file of the current folder does not decide where runs go: "
+                    f"if it is yours, say {variable}={value}"
+                )
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from r3cnn.archive import read_archive
 from r3cnn.ranges import check_range
 
-CURRENT_WEIGHTS = "current_model_state"
-"""Where Lightning keeps, in a checkpoint, the weights that training goes on with; ``state_dict`` is the average."""
+CURRENT_WEIGHTS, AVERAGED_STEPS = "current_model_state", "averaging_state"
+"""Where Lightning keeps, in a checkpoint, the weights that training goes on with, ``state_dict`` being the average, and
+of how many steps it is the average."""
 
 
 class MovingAverage(AveragedModel):
@@ -121,13 +122,24 @@ def check_average(checkpoint: Path, trainer: lightning.Trainer) -> None:
     """Lets a run with an average of its weights be resumed only with one; else it would go on from the average.
 
     Raises:
-        ValueError: If the checkpoint holds an average and this run keeps none.
+        ValueError: If the checkpoint holds an average and this run keeps none, or one that is damaged.
     """
     content = read_archive(checkpoint, mapped=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    keeps_average = any(isinstance(callback, WeightAveraging) for callback in callbacks)
-    if isinstance(content, dict) and CURRENT_WEIGHTS in content and not keeps_average:
+    if not isinstance(content, dict) or CURRENT_WEIGHTS not in content:
+        return
+    if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError(
             f"the run of {checkpoint} kept a moving average of its weights: resume it with callbacks=ema or "
             "callbacks=ema_early_stopping, or start from the average with init= instead of resume="
         )
+    current, average = (
+        {name: getattr(value, "shape", None) for name, value in content[key].items()}
+        for key in (CURRENT_WEIGHTS, "state_dict")
+    )
+    counts = content.get(AVERAGED_STEPS)
+    steps = counts.get("n_averaged") if isinstance(counts, dict) and len(counts) == 1 else None
+    if not isinstance(steps, torch.Tensor) or steps.dtype != torch.int64 or steps.ndim or steps < 0:
+        raise ValueError(f"resume={checkpoint} is damaged: {AVERAGED_STEPS} is {counts!r}: a number of steps is needed")
+    if current != average:
+        raise ValueError(f"resume={checkpoint} is damaged: {CURRENT_WEIGHTS} are not the weights that state_dict has")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,33 @@ def test_without_a_login_a_run_is_offline_unless_the_environment_says_how(
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "word")
     assert logger(tmp_path)._wandb_init["mode"] is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"[default]\nbase_url = http://127.0.0.1:9\n",
+        b"[DEFAULT]\nbase_url = http://127.0.0.1:9\n[default]\n",
+        b"[default]\n# \xff\nentity = somebody\n",
+        b"[default]\nmode = online\nhttps_proxy = http://127.0.0.1:9\n",
+        b"[default]\nsave_code = true\n",
+    ],
+)
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_a_file_in_the_current_folder_does_not_decide_where_runs_go(
+    settings: bytes, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "settings").write_bytes(b"[default]\nmode = offline\n")
+    logger(tmp_path)
+    (tmp_path / folder / "settings").write_bytes(settings)
+    with pytest.raises(ValueError, match=rf"{folder}/settings sets \w+ to .*: if it is yours, say WANDB_"):
+        logger(tmp_path)
+    (tmp_path / folder / "settings").unlink()
+    os.mkfifo(tmp_path / folder / "settings")
+    with pytest.raises(ValueError, match="is a named pipe"):
+        logger(tmp_path)
 
 
 @pytest.mark.parametrize(
