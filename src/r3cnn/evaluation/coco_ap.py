@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +19,17 @@ from r3cnn.evaluation.protocol import Backend, IouType, Precision, Protocol, Sta
 from r3cnn.evaluation.ranks import Ranks
 from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits, image_recall, objects_by_image
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
+from r3cnn.evaluation.rle import TextStore
 from r3cnn.evaluation.seen import Seen, merge
 from r3cnn.ranges import check_range
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois
 
 Precisions = tuple[Precision, Precision]
-IMAGES_AT_A_TIME, DETECTIONS_AT_A_TIME = 256, 2**15
-"""That travel between ranks, and that are scored."""
+IMAGES_AT_A_TIME, DETECTIONS_AT_A_TIME = 64, 2**14
+"""That travel between ranks, those of all ranks together, and that are scored."""
+MASKS_IN_MEMORY = 384 * 2**20
+"""Bytes of their codes; 5,000 images with three loops of 100 masks take 300 MB, or 2 GB if the masks are noise."""
 
 
 class CocoAP:
@@ -86,6 +91,7 @@ class CocoAP:
         self.recall_at = checked_limits(recall_at)
         self._ranks = Ranks(timedelta(minutes=timeout_minutes))
         self._seen: Seen[ImageRecord] = Seen()
+        self._masks = TextStore(MASKS_IN_MEMORY)
         self._truth = load_ground_truth(self.annotations, on_bad_annotation, max_overhang)
         self._objects = objects_by_image(self._truth.annotations)
         self._names = self._truth.category_names
@@ -136,7 +142,9 @@ class CocoAP:
             own = [found[number] for found in per_loop]
             others = {rule: [found[number] for found in loops] for rule, loops in rules.items()}
             sizes = batch.sizes[number], batch.original_sizes[number]
-            self._seen.add(image_id, record_image(own, *sizes, fused=others, recall=recalls[number]))
+            record = record_image(own, *sizes, fused=others, recall=recalls[number])
+            record.move_masks_to(self._masks)
+            self._seen.add(image_id, record)
 
     def compute(self) -> EvaluationResult:
         """Evaluates all loops over the images of all ranks.
@@ -146,13 +154,19 @@ class CocoAP:
                 another size there, or numbers of loops differ.
             TimeoutError: If another rank does not answer.
         """
-        parts = self._ranks.gather([*self._seen.parts(IMAGES_AT_A_TIME)])
+        parts = []
+        for part in self._ranks.gather(self._seen.parts(IMAGES_AT_A_TIME)):
+            for record in part.records.values():
+                record.move_masks_to(self._masks)
+            parts.append(part)
         metrics = self._ranks.from_first(lambda: self._evaluate(merge(parts)))
-        return EvaluationResult(metrics, merge(parts), self.category_ids, self._truth.file_ids)
+        records = merge(parts)
+        self._seen.records = records  # those of the other ranks are where they can be evaluated again
+        return EvaluationResult(metrics, records, self.category_ids, self._truth.file_ids)
 
     def reset(self) -> None:
         """Forgets all detections; the ground truth stays loaded."""
-        self._seen = Seen()
+        self._seen, self._masks = Seen(), TextStore(MASKS_IN_MEMORY)
 
     def _evaluate(self, records: dict[int, ImageRecord]) -> Metrics:
         truth = self._truth
@@ -204,29 +218,40 @@ class CocoAP:
         return self._precision(records, found, "bbox"), self._precision(records, found, "segm")
 
     def _precision(self, records: dict[int, ImageRecord], found: Sequence[LoopRecord], iou_type: IouType) -> Precision:
-        """Some categories at a time: the back-ends take a Python object for every detection, a kilobyte each."""
-        parts = []
-        for labels in self._labels_at_a_time(found):
-            chosen, instances = {label: self.category_ids[label] for label in labels}, list[Instance]()
-            for (image_id, record), one in zip(records.items(), found, strict=True):
-                instances += instances_of(image_id, one, record.size, chosen, iou_type, self.area_from)
-            ids = [*chosen.values()]
-            protocol = Protocol(list(records), ids, self.max_detections, self.backend, self.verify_backend)
-            parts.append(protocol.precision(self._truth, instances, iou_type))
-        return Precision.joined(parts)
+        """Some categories at a time, and of a large one some images."""
+        by_image = dict(zip(records, found, strict=True))
+        precisions = []
+        for labels, image_ids in self._portions(by_image):
+            chosen = {label: self.category_ids[label] for label in labels}
+            protocol = Protocol(image_ids, [*chosen.values()], self.max_detections, self.backend, self.verify_backend)
 
-    def _labels_at_a_time(self, found: Sequence[LoopRecord]) -> Iterator[list[int]]:
-        """The labels in the order of their categories, in groups of so many detections, or of a single label."""
+            def find(image_ids: Sequence[int], chosen: dict[int, Id] = chosen) -> Iterator[Instance]:
+                for one in image_ids:
+                    size = records[one].size
+                    yield from instances_of(one, by_image[one], size, chosen, iou_type, self.area_from)
+
+            precisions.append(protocol.precision(self._truth, find, iou_type))
+        return Precision.joined(precisions)
+
+    def _portions(self, found: Mapping[int, LoopRecord]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Labels in the order of their categories, and images, of so many detections; of one large label in groups."""
         counts = np.zeros(len(self.category_ids), dtype=np.int64)
-        for one in found:
+        for one in found.values():
             counts += np.bincount(one.labels, minlength=len(counts))
-        group: list[int] = []
+        labels: list[int] = []
         for label in sorted(range(len(counts)), key=self.category_ids.__getitem__):
-            if group and counts[[*group, label]].sum() > DETECTIONS_AT_A_TIME:
-                yield group
-                group = []
-            group.append(label)
-        yield group
+            if labels and counts[[*labels, label]].sum() > DETECTIONS_AT_A_TIME:
+                yield labels, _grouped(found, labels[0]) if len(labels) == 1 else [[*found]]
+                labels = []
+            labels.append(label)
+        yield labels, _grouped(found, labels[0]) if len(labels) == 1 else [[*found]]
+
+
+def _grouped(found: Mapping[int, LoopRecord], label: int) -> list[list[int]]:
+    """Images in groups that end where they have so many detections of a label."""
+    before = np.cumsum([0, *(np.count_nonzero(one.labels == label) for one in found.values())])[:-1]
+    groups = groupby(zip(before // DETECTIONS_AT_A_TIME, found, strict=True), key=itemgetter(0))
+    return [[image_id for _, image_id in group] for _, group in groups] or [[]]
 
 
 def summary(precisions: Precisions) -> dict[str, Stats]:

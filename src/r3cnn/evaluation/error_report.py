@@ -171,8 +171,8 @@ def _by_image(instances: Sequence[Instance], image_ids: Sequence[int]) -> dict[i
 def _precision(
     truth: GroundTruth, found: Sequence[Instance], iou_type: IouType, image_ids: Sequence[int], max_detections: int
 ) -> Precision:
-    protocol = Protocol(list(image_ids), list(truth.category_names), max_detections)
-    return protocol.precision(truth, found, iou_type)
+    protocol = Protocol([image_ids], list(truth.category_names), max_detections)
+    return protocol.precision(truth, lambda _: found, iou_type)
 
 
 def _at_iou(judged: Judged, states: NDArray[np.str_], before: NDArray[np.str_] | None) -> ErrorsAtIou:

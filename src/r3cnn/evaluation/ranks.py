@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -47,30 +48,33 @@ class Ranks:
             self._group = made if isinstance(made, distributed.ProcessGroup) else None
             self._world = distributed.group.WORLD
 
-    def gather(self, values: Sequence[Value]) -> list[Value]:
-        """Values of all ranks on rank 0; nothing on the others.
+    def gather(self, values: Iterator[Value]) -> Iterator[Value]:
+        """Values of all ranks on rank 0; nothing on the others, which have to go through it all the same.
 
-        They travel one of each rank at a time, so that no more than that is ever in memory as a message.
+        They travel one of each rank at a time and are not made before, so no more than that is ever in memory.
 
         Raises:
             TimeoutError: If not all ranks come within the time-out; it says which.
         """
         if not is_distributed():
-            return [*values]
+            yield from values
+            return
         self.open()
         try:
             distributed.monitored_barrier(self._group, self.timeout, wait_all_ranks=True)
         except RuntimeError as error:
             raise TimeoutError(self._message("not all ranks came to bring their results together", error)) from error
-        rounds = torch.tensor(len(values))
-        distributed.all_reduce(rounds, distributed.ReduceOp.MAX, self._group)
-        found: list[Value] = []
-        for number in range(int(rounds)):
-            everyone: list[Sequence[Value]] = [()] * distributed.get_world_size()
-            is_first = distributed.get_rank() == 0
-            distributed.gather_object(values[number : number + 1], everyone if is_first else None, group=self._group)
-            found += [one for part in everyone for one in part]
-        return found
+        is_first = distributed.get_rank() == 0
+        while True:
+            own = [*islice(values, 1)]
+            is_left = torch.tensor(len(own))
+            distributed.all_reduce(is_left, distributed.ReduceOp.MAX, self._group)
+            if not is_left:
+                return
+            everyone: list[list[Value]] = [[]] * distributed.get_world_size()
+            distributed.gather_object([] if is_first else own, everyone if is_first else None, group=self._group)
+            if is_first:
+                yield from (one for part in (own, *everyone) for one in part)
 
     def from_first(self, make: Callable[[], Made]) -> Made:
         """Calls ``make`` on rank 0 and hands its value, which is not None, to all ranks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -14,7 +15,7 @@ from r3cnn.evaluation.ground_truth import Instance
 from r3cnn.evaluation.paste import paste_and_encode, to_original
 from r3cnn.evaluation.protocol import IouType
 from r3cnn.evaluation.recall import ImageRecall
-from r3cnn.evaluation.rle import EncodedMasks, Rle
+from r3cnn.evaluation.rle import EncodedMasks, Rle, TextStore
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois, Size
 
@@ -76,6 +77,11 @@ class ImageRecord:
     loops: tuple[LoopRecord, ...]
     fused: Mapping[ScoreFusion, tuple[LoopRecord, ...]] = field(default_factory=dict)
     recall: ImageRecall | None = None
+
+    def move_masks_to(self, store: TextStore) -> None:
+        """Lets the masks lie where the store has room for them."""
+        for record in chain(self.loops, *self.fused.values()):
+            record.masks.move_to(store)
 
 
 def record_image(
@@ -171,30 +177,23 @@ def instances_of(
     with the area of the mask or, as in older tool boxes, of the box.
     """
     is_mask = iou_type == "segm"
+    labels = record.labels.tolist()
+    rows = [row for row, label in enumerate(labels) if label in category_ids]
     ranking = record.scores if not is_mask or record.mask_scores is None else record.mask_scores
-    boxes = record.boxes
-    areas = record.masks.areas if is_mask and area_from == "mask" else boxes[:, 2] * boxes[:, 3]
-    rows = zip(
-        boxes.tolist(),
-        ranking.tolist(),
-        areas.tolist(),
-        record.labels.tolist(),
-        record.masks.counts,
-        strict=True,
-    )
-    instances: list[Instance] = []
-    for box, score, area, label, counts in rows:
-        if label not in category_ids:
-            continue
-        instance: Instance = {
+    boxes = record.boxes[rows]
+    areas = record.masks.areas[rows] if is_mask and area_from == "mask" else boxes[:, 2] * boxes[:, 3]
+    instances: list[Instance] = [
+        {
             "image_id": image_id,
-            "category_id": category_ids[label],
+            "category_id": category_ids[labels[row]],
             "bbox": box,
             "area": area,
             "iscrowd": 0,
             "score": score,
         }
-        if is_mask:
+        for row, box, area, score in zip(rows, boxes.tolist(), areas.tolist(), ranking[rows].tolist(), strict=True)
+    ]
+    if is_mask:
+        for instance, counts in zip(instances, record.masks.counts_of(rows), strict=True):
             instance["segmentation"] = {"size": [*size], "counts": counts}
-        instances.append(instance)
     return instances

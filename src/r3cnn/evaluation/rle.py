@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import IO, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,50 @@ class Rle(TypedDict):
     counts: str
 
 
-@dataclass(frozen=True)
+class TextStore:
+    """Keeps texts in memory up to a limit, and the others in a file without a name that is gone with the process.
+
+    Where the file has no room for a text either, it stays in memory.
+
+    Args:
+        room: Bytes that may stay in memory.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._file: IO[bytes] | None = None
+        self._length = 0
+
+    def keep(self, text: bytes) -> bytes | FileText:
+        """Something that can be sliced as the text can."""
+        if len(text) <= self._room:
+            self._room -= len(text)
+            return text
+        with suppress(OSError):
+            self._file = self._file or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as its texts
+            if os.pwrite(self._file.fileno(), text, self._length) == len(text):
+                self._length += len(text)
+                return FileText(self._file, self._length - len(text), len(text))
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """A text that lies in a file; copies hold the text itself."""
+
+    file: IO[bytes]
+    start: int
+    length: int
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.length)
+        return os.pread(self.file.fileno(), stop - start, self.start + start)
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (self[:],)
+
+
+@dataclass
 class EncodedMasks:
     """D masks of one image, in two arrays: a validation keeps millions.
 
@@ -33,7 +79,7 @@ class EncodedMasks:
         areas: (D,) uint32, pixels that belong to the mask.
     """
 
-    text: bytes
+    text: bytes | FileText
     stops: NDArray[np.uint32]
     areas: NDArray[np.uint32]
 
@@ -43,10 +89,20 @@ class EncodedMasks:
         stops = np.cumsum([len(one) for one in counts], dtype=np.uint32)
         return cls(b"".join(counts), stops, np.asarray(areas, dtype=np.uint32))
 
+    def move_to(self, store: TextStore) -> None:
+        """Lets the text lie where the store has room for it."""
+        if isinstance(self.text, bytes):
+            self.text = store.keep(self.text)
+
     @property
     def counts(self) -> tuple[bytes, ...]:
         """Compressed COCO counts of each mask."""
-        return tuple(self.text[start:stop] for start, stop in itertools.pairwise([0, *self.stops.tolist()]))
+        return self.counts_of(range(len(self.stops)))
+
+    def counts_of(self, rows: Sequence[int]) -> tuple[bytes, ...]:
+        """Those of some masks, by their numbers."""
+        bounds = [0, *self.stops.tolist()]
+        return tuple(self.text[bounds[row] : bounds[row + 1]] for row in rows)
 
 
 def encode_switches(switches: IntArray, num_masks: int, image_size: Size) -> EncodedMasks:

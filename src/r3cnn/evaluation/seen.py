@@ -30,14 +30,13 @@ class Seen(Generic[Record]):
         self.records[image_id] = record
 
     def parts(self, size: int) -> Iterator[Seen[Record]]:
-        """The same in parts of at most ``size`` images, at least one."""
-        records = iter(self.records.items())
+        """The same in parts of at most ``size`` images, at least one; what has been taken is no longer here."""
         part: Seen[Record] = Seen(self.handed_out)
         part.repeated = self.repeated
         while True:
-            part.records = dict(islice(records, size))
+            part.records = {image_id: self.records.pop(image_id) for image_id in [*islice(self.records, size)]}
             yield part
-            if len(part.records) < size:
+            if not self.records:
                 return
             part = Seen(None if self.handed_out is None else ())
 

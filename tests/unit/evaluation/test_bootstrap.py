@@ -62,8 +62,8 @@ def paired_bootstrap(
 
 
 def reference(truth: GroundTruth, found: list[Instance], kind: IouType, limit: int = 100) -> float | None:
-    protocol = Protocol(list(truth.images), CATEGORIES, limit)
-    return protocol.precision(truth, found, kind).summary()["ap"]
+    protocol = Protocol([list(truth.images)], CATEGORIES, limit)
+    return protocol.precision(truth, lambda _: found, kind).summary()["ap"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

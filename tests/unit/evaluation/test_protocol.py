@@ -1,6 +1,7 @@
 """Both back-ends against each other, and against pycocotools on the written detections alone."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,15 +107,16 @@ def annotations(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
-def test_scoring_a_category_at_a_time_gives_the_same_to_the_bit(
+def test_scoring_a_category_and_an_image_at_a_time_gives_the_same_to_the_bit(
     annotations: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = evaluate(annotations, backend).metrics
-    groups = []
+    groups, sizes = [], Counter[int]()
     precision = Protocol.precision
 
     def counted(self: Protocol, *found: object) -> Precision:
         groups.append(self.category_ids)
+        sizes.update(map(len, self.image_ids))
         return precision(self, *found)
 
     monkeypatch.setattr(Protocol, "precision", counted)
@@ -122,6 +124,7 @@ def test_scoring_a_category_at_a_time_gives_the_same_to_the_bit(
     assert evaluate(annotations, backend).metrics == at_once
     categories = sorted(COCO(str(annotations)).getCatIds())
     assert groups == [[one] for one in categories] * 4  # boxes and masks of two loops
+    assert sizes[1] > 4 * len(categories)
 
 
 def test_a_file_of_detections_is_written_one_by_one_as_json_writes_them_all(annotations: Path, tmp_path: Path) -> None:
