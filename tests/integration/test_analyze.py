@@ -88,13 +88,14 @@ def test_without_the_detections_of_every_loop_there_is_an_error_that_says_how_to
         cli("analyze", "errors", f"run={tmp_path}")
 
 
-def test_figure_2_is_drawn_from_several_runs(
-    trained: Path, evaluated: Path, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_figure_2_is_drawn_from_several_runs_and_leaves_the_statistics_of_a_run_in_the_folder_alone(
+    trained: Path, evaluated: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli("analyze", "rois", f"runs=[{trained},{evaluated}]", "split=val", f"output_dir={tmp_path}")
-    assert (tmp_path / "roi_histograms.png").stat().st_size > 10_000
-    content = json.loads((tmp_path / "roi_statistics.json").read_text())
-    assert list(content.values()) == [rois(trained), rois(evaluated)]
+    expected = [rois(trained), rois(evaluated)]
+    cli("analyze", "rois", f"runs=[{trained},{evaluated}]", "split=val", f"output_dir={evaluated}")
+    assert (evaluated / "roi_histograms.png").stat().st_size > 10_000
+    assert list(json.loads((evaluated / "rois.json").read_text()).values()) == expected
+    assert rois(evaluated) == expected[1]
     assert "balance" in capsys.readouterr().out
 
 

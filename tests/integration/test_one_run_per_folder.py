@@ -13,7 +13,7 @@ from filelock import FileLock
 from tiny_runs import TINY_RUN, Cli
 
 from r3cnn.cli import folder_lock
-from r3cnn.cli.folder_lock import LOCK_FILE, sole_writer
+from r3cnn.cli.folder_lock import LOCK_FILE, sole_writer, writing_below
 
 ONE_STEP = (*TINY_RUN, "trainer.max_steps=1", "pictures=0")
 
@@ -147,12 +147,27 @@ def test_no_command_writes_into_the_folder_of_another_that_runs(cli: Cli, traine
         ("data", "check", "data=shapes", data, "data.prepare.train=3", "data.prepare.val=3", f"output_dir={trained}"),
         ("data", "browse", "data=shapes", data, "data.prepare.train=3", "data.prepare.val=3", f"output_dir={trained}"),
         ("convert", "to=mmdet", f"input={checkpoint}", f"output={trained / 'theirs.pth'}"),
+        ("analyze", "speed", f"checkpoint={checkpoint}", f"output_dir={trained}"),
+        ("export", f"checkpoint={checkpoint}", "format=torch_export", f"output={trained / 'net.pt2'}"),
     )
     with FileLock(trained / LOCK_FILE):
         for words in commands:
             with pytest.raises(ValueError, match="another run is writing into it"):
                 cli(*words)
     assert snapshot(trained) == before
+
+
+def test_the_folder_that_is_written_into_counts_and_not_one_above_it_that_was_written_into_as_well(
+    tmp_path: Path,
+) -> None:
+    run, report = tmp_path / "sweep" / "run", tmp_path / "sweep"
+    run.mkdir(parents=True)
+    (report / LOCK_FILE).touch()
+    for folder in (run, run / "errors"):
+        with FileLock(run / LOCK_FILE), pytest.raises(ValueError, match="another run"), writing_below(folder):
+            pass
+        with FileLock(report / LOCK_FILE), writing_below(folder):
+            pass
 
 
 def test_an_interrupted_training_is_not_evaluated_over(cli: Cli, trained: Path, tmp_path: Path) -> None:

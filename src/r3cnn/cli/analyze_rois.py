@@ -14,7 +14,7 @@ from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 
 FILES = {"train": TRAINING_ROIS, "val": ROIS}
-FOLDER, PICTURE = "outputs/rois", "roi_histograms.png"
+FOLDER, REPORT, PICTURE = "outputs/rois", "rois.json", "roi_histograms.png"
 
 
 def analyze_rois(config: DictConfig) -> None:
@@ -36,7 +36,7 @@ def analyze_rois(config: DictConfig) -> None:
     }
     output_dir = Path(config.output_dir or FOLDER)
     with writing_below(output_dir):
-        write_json(reports, output_dir / ROIS)
+        write_json(reports, output_dir / REPORT)
         print_roi_tables(reports)
         with left_out_on_error(PICTURE):
             draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)

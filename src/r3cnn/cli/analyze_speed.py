@@ -72,9 +72,9 @@ def analyze_speed(config: DictConfig) -> None:
         raise ValueError(
             "checkpoint is empty: name one of `r3cnn train`, such as checkpoint=outputs/demo/checkpoints/best.ckpt"
         )
-    report = measured(config)
     output_dir = Path(config.output_dir or FOLDER)
     with writing_below(output_dir):
+        report = measured(config)
         write_json(report, output_dir / REPORT, indent=1)
         print_speed(output_dir / REPORT)
         with left_out_on_error(PICTURE):

@@ -87,11 +87,12 @@ def writing_file(path: Path) -> AbstractContextManager[None]:
 
 
 def writing_below(output_dir: Path) -> AbstractContextManager[None]:
-    """Likewise for a command whose folder may lie in that of a run."""
-    return sole_writer(_run_above(output_dir) or output_dir)
+    """Likewise for a command whose folder may be that of a run, or lie in it."""
+    return sole_writer(_run_above(output_dir / LOCK_FILE) or output_dir)
 
 
 def _run_above(path: Path) -> Path | None:
+    """The innermost folder around a file that a command has written into as its own."""
     return next((folder for folder in path.absolute().parents if (folder / LOCK_FILE).exists()), None)
 
 
