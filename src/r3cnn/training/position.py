@@ -181,6 +181,12 @@ def reopen_epoch(checkpoint: Mapping[str, object]) -> None:
             counters |= {key: _number(counters, key) - surplus for key in ("processed", "completed")}
 
 
+def reopen_step(checkpoint: Mapping[str, object]) -> None:
+    """Turns Lightning's counters, in place, back to before the validation that follows a batch."""
+    for counters in _counters(_batches(checkpoint)):
+        counters["completed"] = counters["processed"] - 1
+
+
 def move_counters(checkpoint: Mapping[str, object], batch: int, *, is_last: bool = False) -> None:
     """Turns Lightning's counters of batches, in place, to the end of the first ``batch`` ones of the epoch."""
     batches = _batches(checkpoint)

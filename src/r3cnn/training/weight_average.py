@@ -76,7 +76,7 @@ class WeightAverage(WeightAveraging):
         check_range("[0, 1)", decay=decay)
         super().__init__()
         self._decay = decay
-        self._is_over = False
+        self._is_swapped = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Copies the weights when training begins, but not the ground truth that the metric holds."""
@@ -91,12 +91,15 @@ class WeightAverage(WeightAveraging):
         """Moves the average to the device of the weights, which Lightning makes it before."""
         if isinstance(self._average_model, MovingAverage):
             self._average_model.move_to(pl_module.device)
-        self._is_over = False
+        self._is_swapped = False
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts the average into the network; the weights of the last step stay with the callback."""
         self._swap_models(pl_module)
-        self._is_over = True
+
+    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts the average into the network, unless it is there already."""
@@ -113,7 +116,7 @@ class WeightAverage(WeightAveraging):
     ) -> None:
         """Adds the weights that training goes on with."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._is_over:  # the network holds the average, the callback the current weights
+        if self._is_swapped:  # the network holds the average, the callback the current weights
             average, current = checkpoint[CURRENT_WEIGHTS], checkpoint["state_dict"]
             checkpoint["state_dict"], checkpoint[CURRENT_WEIGHTS] = average, current
 
