@@ -25,6 +25,7 @@ R3: dict[str, object] = {
         ({"loss_weights": [1]}, "loss_weights has 1 entries, heads has 3"),
         ({"heads": []}, "heads is empty"),
         ({"eval_heads": []}, "eval_heads is empty"),
+        ({"eval_heads": [0] * 10**5}, "eval_heads has 100000 entries: 100 loops are the most"),
         ({"iou_thresholds": [0.5, 0.6, 1.1]}, r"in \(0, 1\], got 1.1"),
         ({"iou_thresholds": [0.0, 0.6, 0.7]}, r"in \(0, 1\], got 0.0"),
         ({"loss_weights": [1, -1, 1]}, "got -1.0"),

@@ -169,10 +169,11 @@ def git_state(package: Path) -> Git | None:
 
     An installed package may well lie below somebody else's checkout, which does not track it.
     """
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    if not _git(package, "ls-files", "--error-unmatch", "__init__.py"):
+        return None
     commit = _git(package, "rev-parse", "HEAD")
     changed = _git(package, "status", "--porcelain", "--untracked-files=no")
-    if not tracked or commit is None or changed is None:
+    if commit is None or changed is None:
         return None
     return Git(commit.strip(), bool(changed.strip()))
 
@@ -181,7 +182,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """What git says; None if it fails or is not there."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=60
+            # Somebody else's repository may name a program to be asked for changes.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,6 +1,6 @@
 """Brings BBBC038v1 (nuclei, 2018 Data Science Bowl, CC0) into COCO format.
 
-``python -m r3cnn.data.nuclei stage1_train $R3CNN_DATA/nuclei``, with the unpacked ``stage1_train.zip`` of
+``python -P -m r3cnn.data.nuclei stage1_train $R3CNN_DATA/nuclei``, with the unpacked ``stage1_train.zip`` of
 https://bbbc.broadinstitute.org/BBBC038: one folder per image with ``images/*.png`` and one mask per nucleus in
 ``masks/*.png``.
 """

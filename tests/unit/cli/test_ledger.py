@@ -53,6 +53,15 @@ def test_a_package_installed_below_somebody_elses_checkout_belongs_to_no_commit(
     assert git_state(installed) is None
 
 
+def test_a_program_that_a_checkout_names_to_be_asked_for_changes_is_not_run(checkout: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o700)
+    git(checkout, "config", "core.fsmonitor", str(program))
+    assert git_state(checkout) is not None
+    assert not (tmp_path / "ran").exists()
+
+
 def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert git_state(checkout) is None

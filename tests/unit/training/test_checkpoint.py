@@ -113,3 +113,11 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
 def test_preprocessing_out_of_range_is_refused(values: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"need|must be"):
         Preprocessing(*values)
+
+
+def test_images_are_not_brought_to_the_size_of_a_strange_checkpoint_where_that_takes_all_memory() -> None:
+    Preprocessing([1, 2, 3], [1, 2, 3], (6000, 10000)).check_image_size()
+    large = Preprocessing([1, 2, 3], [1, 2, 3], (100_000, 100_000))
+    large.check_image_size(max_megapixels=None)
+    with pytest.raises(ValueError, match=r"image_size=\[100000, 100000\], 10000 megapixels, and 65 are the most"):
+        large.check_image_size()
