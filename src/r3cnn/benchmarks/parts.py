@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import wraps
 
 from torch.profiler import ProfilerActivity, profile
@@ -28,11 +28,9 @@ from r3cnn.benchmarks.torchvision import CODES, NORMALISATION, Torchvision
 from r3cnn.benchmarks.workload import Case
 
 BACKBONE, PYRAMID, RPN, BOXES, MASKS = "backbone", "pyramid", "RPN", "boxes of all loops", "masks of all loops"
-HEADS, TOGETHER = "RoI heads: matching, refinement, losses, selection", "RoI heads together"
-IN_BOTH = (NORMALISATION, BACKBONE, PYRAMID, RPN, BACKWARD, OPTIMISER, TOGETHER)
+HEADS = "RoI heads"
+IN_BOTH = (NORMALISATION, BACKBONE, PYRAMID, RPN, HEADS, BACKWARD, OPTIMISER)
 Calls = dict[str, list[tuple[object, str]]]  # methods by the section that they are
-# A section with those inside it, whose time is not its own.
-INSIDE = {HEADS: (BOXES, MASKS), REST: (NORMALISATION, BACKBONE, PYRAMID, RPN, HEADS, BACKWARD, OPTIMISER, CODES)}
 
 
 def part_rows(bench: Bench, systems: Sequence[str]) -> tuple[list[Row], dict[str, dict[str, float]]]:
@@ -45,23 +43,18 @@ def part_rows(bench: Bench, systems: Sequence[str]) -> tuple[list[Row], dict[str
     for case in bench.cases:
         for task in (TRAINING, INFERENCE):
             seconds = split_steps(bench, case, task, systems)
-            theirs = with_heads_together(seconds[TORCHVISION])
+            theirs = seconds[TORCHVISION]
             for system in systems:
-                title, ours = f"{task.name}, {case.name}: {system}", seconds[system]
-                whole = sum(ours.values())
+                title = f"{task.name}, {case.name}: {system}"
+                ours = details[title] = seconds[system]
+                whole = sum(ours.values()) - ours[BOXES] - ours[MASKS]
                 rows += [compare(f"{title}, {part} / all", spent, whole) for part, spent in ours.items()]
                 rows += [
-                    compare(f"{title} / {TORCHVISION}, {part}", spent, theirs[part])
-                    for part, spent in with_heads_together(ours).items()
-                    if part in IN_BOTH and part in theirs
+                    compare(f"{title} / {TORCHVISION}, {part}", ours[part], theirs[part])
+                    for part in IN_BOTH
+                    if part in ours and part in theirs
                 ]
-                details[title] = ours
     return rows, details
-
-
-def with_heads_together(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of each section, and of everything that is done with RoIs, without its backward."""
-    return {**seconds, TOGETHER: sum(seconds[name] for name in (HEADS, *INSIDE[HEADS]))}
 
 
 def split_steps(bench: Bench, case: Case, task: Task, systems: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -82,16 +75,17 @@ def split_steps(bench: Bench, case: Case, task: Task, systems: Sequence[str]) ->
 
 
 def split(call: Step) -> dict[str, float]:
-    """Seconds of each section of one call, without the sections inside it."""
+    """Seconds of each section of one call; boxes and masks are also part of the RoI heads, the rest is what is left."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # what its C++ code says on stderr at every start and stop
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
-    whole = {
+    spent = {
         event.key.removeprefix(SECTION): event.cpu_time_total / 1e6
         for event in profiler.key_averages()
         if event.key.startswith(SECTION)
     }
-    return {name: spent - sum(whole.get(one, 0.0) for one in INSIDE.get(name, ())) for name, spent in whole.items()}
+    spent[REST] -= sum(seconds for name, seconds in spent.items() if name not in (REST, BOXES, MASKS))
+    return spent
 
 
 def watch(side: Side) -> None:

@@ -38,8 +38,9 @@ def run(config: DictConfig) -> None:
     Raises:
         ValueError: For a choice that does not exist.
     """
-    if config.size not in config.sizes:
-        raise ValueError(f"size must be one of {tuple(config.sizes)}, got {config.size!r}")
+    for name, allowed in (("part", (ALL, *NETWORK_PARTS, *OTHER_PARTS)), ("size", tuple(config.sizes))):
+        if config[name] not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {config[name]!r}")
     if config.part in OTHER_PARTS:
         workload = {name: _frozen(value) for name, value in plain(config.parts[config.part]).items()}
         rows, measured = OTHER_PARTS[config.part](**workload), Config()

@@ -213,9 +213,6 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "html.pictures.total_mib": Kind(Annotated[float, Meta(gt=0, le=10**4)], "a number of MiB in (0, 10000]"),
     },
     "bench": {
-        "part": one_of(
-            Literal["all", "train", "infer", "loops", "parts", "scale", "masks", "coco_eval", "index", "data", "memory"]
-        ),
         "format": one_of(Literal["table", "json"]),
         "precision": listed(one_of(Literal["fp32", "bf16"]), 1),
         "batch_sizes": listed(COUNT, 1),

@@ -40,7 +40,9 @@ def test_the_sections_of_a_step_share_all_of_its_time(side: Ours, task: Task, na
     ours = {"normalisation", "backbone", "pyramid", "RPN", HEADS, "boxes of all loops", "masks of all loops", "rest"}
     assert spent.keys() == ours | names
     assert min(spent.values()) > 0
-    assert sum(spent.values()) == pytest.approx(seconds[0], rel=0.1)
+    inside = spent["boxes of all loops"] + spent["masks of all loops"]
+    assert inside < spent[HEADS]
+    assert sum(spent.values()) - inside == pytest.approx(seconds[0], rel=0.1)
 
 
 def test_a_section_that_is_entered_twice_pays_for_both() -> None:
@@ -56,4 +58,4 @@ def test_a_section_that_is_entered_twice_pays_for_both() -> None:
 
     spent = split(call)
     assert [*spent] == ["rest", HEADS, "boxes of all loops"]
-    assert all(own > 0.99 * slept for own, slept in zip(spent.values(), (0.1, 0.2, 0.4), strict=True))
+    assert all(own > 0.99 * slept for own, slept in zip(spent.values(), (0.1, 0.6, 0.4), strict=True))
