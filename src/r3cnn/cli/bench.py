@@ -25,7 +25,7 @@ from r3cnn.benchmarks.workload import Case
 from r3cnn.cli.configs import Config, plain
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import device_of
-from r3cnn.reporting.console import terminal
+from r3cnn.reporting.console import plain_table, terminal
 from r3cnn.training.checkpoint import build_model
 
 ALL = "all"
@@ -148,11 +148,8 @@ OTHER_PARTS: dict[str, Callable[..., list[Row]]] = {
 
 def print_table(rows: Sequence[Row], about: Config) -> None:
     """Prints the comparisons and what they ran on."""
-    from rich.table import Table
-
-    table = Table("comparison", title="Medians, in turns", title_justify="left")
-    for heading in ("ours", "baseline", "ratio", "spread", "target"):
-        table.add_column(heading, justify="right")
+    headings = ("comparison", "ours", "baseline", "ratio", "spread", "target")
+    table = plain_table("Medians, in turns", headings, names=1)
     for row in rows:
         amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.baseline)]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"

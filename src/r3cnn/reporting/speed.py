@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from r3cnn.evaluation.protocol import Stats
 from r3cnn.names import shortened
-from r3cnn.reporting.console import percent, terminal
+from r3cnn.reporting.console import percent, plain_table, terminal
 from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
 from r3cnn.run_files import read_json
 
@@ -55,15 +55,9 @@ def print_speed(path: Path, console: Console | None = None) -> None:
         path: ``speed.json``.
         console: Where to; standard output by default.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     report = read_speed(path)
     title = f"{report['images']} images, AP in %, {report['clock']} time"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
-    table.add_column("setting")
-    for heading in ("box AP", "mask AP", "ms/image", "time", "quartiles"):
-        table.add_column(heading, justify="right")
+    table = plain_table(title, ("setting", "box AP", "mask AP", "ms/image", "time", "quartiles"), names=1)
     for point in report["points"]:
         table.add_row(
             f"{point['curve']}, {point['label']}",
