@@ -17,7 +17,7 @@ from r3cnn.cli.modes import set_modes
 from r3cnn.cli.parts import chosen_views
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.loading import ImageError, find_images
-from r3cnn.names import file_name
+from r3cnn.names import file_name, visible
 from r3cnn.run_files import CONFIG, DETECTIONS, PICTURES, write_config, write_json
 from r3cnn.training.checkpoint import restore_model
 from r3cnn.training.predictor import FoundObject, Predictor
@@ -58,7 +58,7 @@ def predict(config: DictConfig, predictor: Predictor, paths: Sequence[Path], out
         try:
             image = predictor.reader(path)
         except ImageError as error:
-            log.error("%s", error)
+            log.error("%s", visible(str(error)))
             unreadable[name] = str(error)
             continue
         detections, size = predictor.detect(image)
@@ -69,7 +69,8 @@ def predict(config: DictConfig, predictor: Predictor, paths: Sequence[Path], out
             with left_out_on_error(str(picture)):
                 overlay(image, found, predictor.info.classes, picture, score_threshold=threshold)
                 place = f", drawn in {picture}"
-        log.info("%s: %d objects with score >= %g%s", path, (found.scores >= threshold).sum(), threshold, place)
+        count = (found.scores >= threshold).sum()
+        log.info("%s", visible(f"{path}: {count} objects with score >= {threshold:g}{place}"))
     if len(unreadable) == len(paths):
         raise ImageError(f"none of {len(paths)} files can be read as an image: {unreadable[names[0]]}")
     write_json(entries, output_dir / DETECTIONS)
