@@ -22,6 +22,7 @@ from torch import Tensor
 import r3cnn
 from r3cnn.cli.configs import plain
 from r3cnn.cli.jobs import job_hash, job_name
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.index_cache import digest_of
@@ -124,9 +125,11 @@ def _seconds(measured: Measurements | None) -> dict[str, float | None]:
 
 
 def facts_of(images: CocoDataset) -> DataFacts:
-    """What these images are, by content."""
-    file = images.annotations.file
-    return DataFacts(str(file), digest_of(file), len(images), images.num_objects)
+    """What these images are, by content as far as that is still there."""
+    file, digest = images.annotations.file, ""
+    with left_out_on_error(f"the digest of {file}"):
+        digest = digest_of(file)
+    return DataFacts(str(file), digest, len(images), images.num_objects)
 
 
 def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -153,8 +156,9 @@ def roi_balance(output_dir: Path) -> dict[str, dict[str, float | None]]:
     for split, name in ROI_FILES.items():
         path = output_dir / name
         if path.is_file():
-            loops = read_json(path, _Balances).loops
-            found[split] = {loop: values.balance for loop, values in loops.items()}
+            with left_out_on_error(f"the balance of RoIs in {path}"):
+                loops = read_json(path, _Balances).loops
+                found[split] = {loop: values.balance for loop, values in loops.items()}
     return found
 
 
