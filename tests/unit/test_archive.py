@@ -24,14 +24,14 @@ limit = status("VmSize") + 6 * 10**9
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     open("/proc/self/clear_refs", "w").write("5")
-    before, start = status("VmRSS"), time.monotonic()
+    before, start = status("VmRSS"), time.process_time()  # other programs run as well
     signal.alarm(100)
     try:
         load_checkpoint(path)
         kind, message = "read", ""
     except BaseException as error:
         kind, message = type(error).__name__, str(error)
-    print(json.dumps([path.name, kind, message, time.monotonic() - start, status("VmHWM") - before]), flush=True)
+    print(json.dumps([path.name, kind, message, time.process_time() - start, status("VmHWM") - before]), flush=True)
 """
 
 

@@ -41,7 +41,7 @@ class SingleLevelRoIExtractor(nn.Module):
 
     def __init__(self, output_size: int, strides: Sequence[int], finest_scale: int) -> None:
         super().__init__()
-        check_range("[1, 256]", output_size=output_size)
+        check_range("[1, 64]", output_size=output_size)
         check_range("[1, inf)", strides=strides, finest_scale=finest_scale)
         self.output_size, self.strides, self.finest_scale = output_size, tuple(strides), finest_scale
 
@@ -98,7 +98,8 @@ class GRoIEExtractor(nn.Module):
     ) -> None:
         super().__init__()
         check_range("[1, inf)", in_channels=in_channels, strides=strides, kernel_size=kernel_size)
-        check_range("[1, 256]", output_size=output_size, sampling_ratio=sampling_ratio)
+        check_range("[1, 64]", output_size=output_size)
+        check_range("[1, 16]", sampling_ratio=sampling_ratio)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}: an odd number is needed")
         self.output_size, self.strides, self.sampling_ratio = output_size, tuple(strides), sampling_ratio

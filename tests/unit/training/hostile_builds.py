@@ -109,7 +109,7 @@ def status(key: str) -> int:
 def attempt(name: str, build: object) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     traces.clear()
-    before, start = status("VmRSS"), time.monotonic()
+    before, start = status("VmRSS"), time.process_time()
     try:
         build()  # type: ignore[operator]
         ended = "built"
@@ -117,7 +117,7 @@ def attempt(name: str, build: object) -> None:
         ended = "refused"
     except Exception as error:
         ended = f"{type(error).__name__}: {error}"
-    print(json.dumps([name, ended, time.monotonic() - start, status("VmHWM") - before, [*traces]]), flush=True)
+    print(json.dumps([name, ended, time.process_time() - start, status("VmHWM") - before, [*traces]]), flush=True)
 
 
 def main(folder: Path, tries: int) -> None:
