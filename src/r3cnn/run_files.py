@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -129,7 +130,8 @@ def read_json(path: Path, kind: type[Kind], most: int = MOST_BYTES) -> Kind:
 def decoded(text: bytes, kind: type[Kind], path: Path) -> Kind:
     """Likewise of what has been read from ``path``."""
     try:
-        if b"\\ud" not in text.lower():
+        # An even number of backslashes before "ud", as in codes of masks, is no escape of half a surrogate pair.
+        if not any(len(found[0]) % 2 for found in re.finditer(rb"\\+u[dD]", text)):
             return msgspec.json.decode(text, type=kind)
         # Names of files may hold halves of surrogate pairs, which only Python's parser takes.
         content = json.loads(text, parse_int=_modest, parse_float=_finite, parse_constant=_finite)

@@ -156,6 +156,23 @@ def test_rows_that_were_not_run_stay_at_the_end_whichever_way_a_column_is_sorted
         assert column(page, heading)[-1] == "not run"
 
 
+def test_a_long_table_shows_50_rows_until_all_are_asked_for(
+    browser: Chrome, report: Path, cli: Cli, tmp_path: Path
+) -> None:
+    for number in range(51):
+        shutil.copytree(report.parent / "three", tmp_path / str(number), ignore=shutil.ignore_patterns("checkpoints"))
+    cli("report", f"search=[{tmp_path}]", "table=table3", "significance.resamples=0", f"output_dir={tmp_path}")
+    load(browser, (tmp_path / "report.html").as_uri())
+
+    def shown() -> int:
+        return sum(row.is_displayed() for row in browser.find_elements(By.CSS_SELECTOR, "#all-runs tbody tr"))
+
+    button = browser.find_element(By.CSS_SELECTOR, "button.more")
+    assert (shown(), button.text) == (50, "Show all 51 rows")
+    button.send_keys(Keys.ENTER)
+    assert (shown(), browser.find_elements(By.CSS_SELECTOR, "button.more")) == (51, [])
+
+
 def test_the_slider_goes_through_the_loops_and_changes_the_picture(page: Chrome) -> None:
     figure = page.find_element(By.CSS_SELECTOR, "figure.picture:has(input)")
     slider, shown = figure.find_element(By.TAG_NAME, "input"), []

@@ -14,7 +14,7 @@ from r3cnn.evaluation.protocol import IouType, MatchedImage, match_with_pycocoto
 
 FloatArray = NDArray[np.float64]
 RECALLS = np.linspace(0, 1, 101)
-AT_ONCE = 250  # resamples, whose tables of 100,000 detections take 200 MB
+AT_ONCE = 2**21  # resamples times detections of a category, whose tables take 16 MB each
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,9 @@ def resample(matches: ImageMatches, resamples: int, seed: int) -> Resampled:
     if not has_objects.any():
         return Resampled(images, None, np.zeros(0))
     random, drawn = np.random.default_rng(seed), [np.zeros(0)]
+    most = max(1, AT_ONCE // max(num_images, *(len(one.images) for one in matches.categories)))
     while (missing := resamples - sum(map(len, drawn))) > 0:
-        choices = [random.integers(num_images, size=num_images) for _ in range(min(missing, AT_ONCE))]
+        choices = [random.integers(num_images, size=num_images) for _ in range(min(missing, most))]
         weights = np.stack([np.bincount(choice, minlength=num_images) for choice in choices]).astype(np.float64)
         drawn.append(matches.average_precision(weights[weights @ has_objects > 0]))
     return Resampled(images, float(matches.average_precision()[0]), np.concatenate(drawn))

@@ -166,6 +166,13 @@ def test_resamples_without_an_object_are_drawn_again() -> None:
     assert (difference.low, difference.high) == pytest.approx((1, 1))
 
 
+def test_draws_are_the_same_to_the_bit_however_many_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = matched(*drawn(0))
+    at_once = resample(one, 20, 0).drawn
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 1)
+    assert resample(one, 20, 0).drawn.tolist() == at_once.tolist()
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     truth, found = drawn(0)
     one = matched(truth, found)
