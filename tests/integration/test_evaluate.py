@@ -128,7 +128,7 @@ def test_predict_looks_at_images_of_another_size_if_asked_to(trained: Path, cli:
         cli(*call, f"image_size={size}", f"output_dir={tmp_path}/{name}")
     as_trained, same, other = (found_in(tmp_path / name) for name in sizes)
     assert as_trained == same != other
-    with pytest.raises(ValueError, match=r"image_size must be \[short, long\] in pixels, got \[128, 96\]"):
+    with pytest.raises(ValueError, match=r"image_size is \[128, 96\]: \[short, long\] is needed"):
         cli(*call, "image_size=[128,96]", f"output_dir={tmp_path}/turned")
 
 

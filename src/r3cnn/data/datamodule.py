@@ -26,7 +26,7 @@ from r3cnn.data.loading import MAX_MEGAPIXELS, ImageError, ImageReader, collate,
 from r3cnn.data.reading import MAX_OVERHANG, read_annotations
 from r3cnn.data.samplers import Dealt, EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
-from r3cnn.data.transforms import resized_size
+from r3cnn.data.transforms import check_input, resized_size
 from r3cnn.end_signals import leave_signals_to_parent
 from r3cnn.names import composed
 from r3cnn.ranges import check_range
@@ -100,7 +100,8 @@ class CocoDataModule(L.LightningDataModule):
         super().__init__()
         check_range("[1, inf)", batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_range("[0, inf)", workers=workers, seed=seed)
-        _check_image(image_size, mean, std, flip)
+        check_input(image_size, mean, std)
+        check_range("[0, 1]", flip=flip)
         check_range("[0, inf]", max_overhang=max_overhang)
         self.classes = tuple(composed(str(name)) for name in classes)  # YAML reads names such as 1 as numbers
         if not classes or len(set(self.classes)) != len(classes):
@@ -335,14 +336,3 @@ def _start_method() -> str | None:
     That is Python's own way up to 3.13; later ones fork from a server that has nothing to share. None is Python's way.
     """
     return "fork" if sys.platform == "linux" else None
-
-
-def _check_image(image_size: Sequence[int], mean: Sequence[float], std: Sequence[float], flip: float) -> None:
-    if len(image_size) != 2 or not 0 < image_size[0] <= image_size[1]:
-        raise ValueError(f"image_size is {list(image_size)}: [short, long] is needed, bounds of the sides in pixels")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3:
-            raise ValueError(f"{name} is {list(values)}: one number for each of R, G and B is needed")
-    check_range("(-inf, inf)", mean=mean)
-    check_range("(0, inf)", std=std)
-    check_range("[0, 1]", flip=flip)

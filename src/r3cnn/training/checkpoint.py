@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import MAX_MEGAPIXELS, checked_range
+from r3cnn.data.transforms import check_input
 from r3cnn.detector import RCNN
 from r3cnn.disk import whole_file
-from r3cnn.ranges import check_range
 from r3cnn.structures import Id, Size
 from r3cnn.training.build import build, trusted_targets
 
@@ -50,15 +50,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError(f"mean and std need three numbers each, got {self.mean} and {self.std}")
-        check_range("(-inf, inf)", mean=self.mean)
-        check_range("(0, inf)", std=self.std)
-        sides = tuple(self.image_size)
-        check_range("[1, inf)", image_size=sides)
-        if len(sides) != 2 or sides[0] > sides[1]:
-            raise ValueError(f"image_size must be [short, long] in pixels, got {self.image_size}")
-        object.__setattr__(self, "image_size", sides)
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        check_input(self.image_size, self.mean, self.std)
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
 

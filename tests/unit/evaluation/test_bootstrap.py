@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from r3cnn.data.segmentation import encode
 from r3cnn.evaluation import bootstrap
 from r3cnn.evaluation.bootstrap import ApDifference, ImageMatches, match_images, resample
-from r3cnn.evaluation.ground_truth import GroundTruth, Instance, to_code
+from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.protocol import IouType, Protocol
 
 SIZE, IMAGES, CATEGORIES = (120, 160), 12, (2, 5, 9)
@@ -24,7 +25,7 @@ def instance(image: int, category: int, box: list[float], number: int, score: fl
         "bbox": box,
         "area": width * height,
         "iscrowd": 0,
-        "segmentation": to_code(outline, SIZE),
+        "segmentation": {"size": [*SIZE], "counts": encode(outline, SIZE)[0]},
     }
     if score is not None:
         made["score"] = score
