@@ -9,13 +9,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-HANGS_AFTER = 90  # seconds, on a machine that is shared
+MOST_SECONDS, MOST_CPU_SECONDS = 400, 120  # of a trial, on a machine that is shared
 SPARE_BYTES = 6 * 2**30  # of address space, beyond what the process has already
+HANGS = (-signal.SIGKILL, -signal.SIGXCPU)
 USER_ERROR = 2
 
 
@@ -42,7 +44,7 @@ class Case:
     name: str
     kind: str
     verdict: Verdict
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     named: str = ""
 
 
@@ -54,18 +56,16 @@ class Outcome:
         status: Exit status; negative for the signal that ended the process.
         text: What it wrote to stderr.
         is_touched: Whether any file in the watched folder was made, changed or removed.
-        seconds: How long it took.
     """
 
     status: int
     text: str
     is_touched: bool
-    seconds: float
 
     def fault(self, case: Case) -> str | None:
         """What is wrong with it; None if that is what the verdict asks for."""
         lines = [line for line in self.text.splitlines() if line.startswith("r3cnn: ")]
-        if self.status == -signal.SIGKILL and self.seconds >= HANGS_AFTER:
+        if self.status in HANGS:
             return "hangs"
         if self.status == 0:
             return "silently taken" if case.verdict is Verdict.INVALID else None
@@ -78,33 +78,20 @@ class Outcome:
         return None if case.named in lines[0] else f"does not name {case.named}"
 
 
-def run_program(words: Sequence[str]) -> None:
-    """The console script with these words; ends the process."""
-    from r3cnn.cli.main import main
-
-    sys.argv = ["r3cnn", *words]
-    main()
-
-
-def attempt(call: Callable[[], None], folder: Path) -> Outcome:
-    """Runs a call in a fork of this process.
-
-    Args:
-        call: What to run; its end is exit status 0, as `SystemExit` and exceptions are in a program.
-        folder: Where files are watched.
-    """
-    before, began = _listing(folder), time.monotonic()
+def attempt(words: Sequence[str], folder: Path) -> Outcome:
+    """Runs the console script with these words, while the files in a folder are watched."""
+    before = _listing(folder)
     with tempfile.TemporaryFile("w+") as log:
         child = os.fork()
         if child == 0:
-            _run_and_exit(call, log.fileno())
+            _run_and_exit(words, log.fileno())
         status = _waited(child)
         log.seek(0)
         text = log.read()
-    return Outcome(status, text, _listing(folder) != before, time.monotonic() - began)
+    return Outcome(status, text, _listing(folder) != before)
 
 
-def _run_and_exit(call: Callable[[], None], log: int) -> None:
+def _run_and_exit(words: Sequence[str], log: int) -> None:
     status = 1
     try:
         os.dup2(log, 2)
@@ -112,14 +99,16 @@ def _run_and_exit(call: Callable[[], None], log: int) -> None:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + SPARE_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, resource.RLIM_INFINITY))
+        sys.argv = ["r3cnn", *words]
         try:
-            call()
+            from r3cnn.cli.main import main
+
+            main()
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1 if end.code else 0
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError, OSError):
@@ -129,7 +118,7 @@ def _run_and_exit(call: Callable[[], None], log: int) -> None:
 
 
 def _waited(child: int) -> int:
-    end = time.monotonic() + HANGS_AFTER
+    end = time.monotonic() + MOST_SECONDS
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -141,12 +130,8 @@ def _waited(child: int) -> int:
 
 def _listing(folder: Path) -> set[tuple[str, int, int]]:
     """Files but locks and logs, in which a start may say what it did before it was refused."""
-    files = (
-        (path, path.stat())
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith((".log", ".lock"))
-    )
-    return {(str(path), facts.st_size, facts.st_mtime_ns) for path, facts in files}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".log", ".lock")]
+    return {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
 def table(results: Iterable[tuple[Case, str | None]]) -> str:
