@@ -24,7 +24,7 @@ def device_of(name: torch.device | str) -> torch.device:
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # which no device without memory, such as meta, can do
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device is {str(name)!r}: auto, or a device of this machine, is needed ({reason})") from error

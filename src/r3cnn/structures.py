@@ -243,6 +243,10 @@ class Detections:
         )
 
 
+MOST_PIXELS = 2**30
+"""Of an image at the network's input, to the bounds of which small ones are enlarged."""
+
+
 def canvas_of(size: Size, divisor: int = 32) -> Size:
     """Smallest canvas with sides that are multiples of ``divisor`` and that holds an image of ``size``."""
     height, width = size

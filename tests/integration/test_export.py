@@ -187,6 +187,7 @@ def test_a_torch_program_finds_what_the_network_finds_without_this_package(
         (("eval_heads=first",), "eval_heads is 'first': a list of"),
         (("trusted_packages=5",), "trusted_packages is 5: a name or a list of names"),
         (("image_size=[96,-1]",), r"image_size is \[96, -1\]: a list of 2 "),
+        (("image_size=[60000,60000]",), r"image_size is \[60000, 60000\]: at most 1073741824 pixels"),
         (("image_size=96",), "image_size is 96: a list of 2 "),
         (("proposals=2", "detections=7"), "detections=7 are more than 2 proposals times 3 classes"),
         (("eval_loops=0",), "eval_loops is 0: a whole number in"),

@@ -15,7 +15,7 @@ from r3cnn.roi.early_exit import EarlyExit
 from r3cnn.structures import Detections
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "-1"])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "-1", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"device is '{name}': auto, or a device of this machine, is needed"):
         device_of(name)

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -149,7 +149,11 @@ def _check_plugin(config: DictConfig) -> None:
 def _check_parts(config: DictConfig) -> RCNN:
     """What checks itself when it is built: the data, the optimizer, and the network, of which only shapes are built."""
     optimizer = build(plain(config.optimizer), OptimizerSettings, "optimizer")
-    optimizer.factory([torch.nn.Parameter(torch.zeros(1))], lr=optimizer.lr)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer.factory([parameter], lr=optimizer.lr).step()
+    if not parameter.isfinite():
+        raise ValueError("optimizer.factory: its first step makes weights that are not finite numbers")
     schedule = build(plain(config.lr_schedule), MultiStepSchedule, "lr_schedule")
     has_length = any(OmegaConf.select(config, key) not in (None, UNLIMITED) for key in LIMITS)
     schedule.multiplier(1, 1 if has_length else math.inf)
@@ -246,7 +250,10 @@ def _check_trainer(config: DictConfig) -> None:
     check_loss_scaling(config.backward, {"16": "16-mixed"}.get(str(settings.precision), str(settings.precision)))
     trial = copy.deepcopy(config)
     OmegaConf.update(trial, "trainer", ON_ONE_CPU)
-    build_trainer(trial, RunFacts(), LightningEnvironment())
+    trainer = build_trainer(trial, RunFacts(), LightningEnvironment())
+    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
+        if (left := timer.time_remaining()) is not None and left <= 0:
+            raise ValueError(f"trainer.max_time is {settings.max_time!r}: more than no time is needed")
 
 
 def _choice(value: str, known: Sequence[str], examples: Sequence[str] = ()) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import lightning
 import torch
@@ -28,7 +29,7 @@ from r3cnn.cli.rank_launcher import RankStrategy
 from r3cnn.cli.ranks import check_tasks
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
-from r3cnn.ops.views import View, views_of
+from r3cnn.ops.views import View
 from r3cnn.training.build import SettingError, build, instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
 from r3cnn.training.validation import EvaluationOptions
@@ -46,6 +47,7 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 OWN_CHECKPOINT = "r3cnn.training.checkpoint_io.{}"
+VIEWS = "r3cnn.ops.views.views_of"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
@@ -79,7 +81,7 @@ def evaluation_options(config: DictConfig) -> EvaluationOptions:
 
 def chosen_views(config: DictConfig) -> tuple[View, ...]:
     """The views of an image that the evaluation group asks for."""
-    return views_of(list(config.tta.scales), flip=bool(config.tta.flip))
+    return cast(tuple[View, ...], instantiate({"_target_": VIEWS, **plain(config.tta)}, None, "evaluation.tta"))
 
 
 def build_trainer(
@@ -99,6 +101,10 @@ def build_trainer(
     loggers = [build_logger(name, plain(node), facts) for name, node in chosen(config, "logger").items()]
     callbacks += [WandbReport(logger) for logger in loggers if isinstance(logger, WandbRun)]
     settings = plain(config.trainer)
+    if (taken := next((key for key in ("callbacks", "logger", "plugins") if key in settings), None)) is not None:
+        raise ValueError(
+            f"trainer.{taken} is {settings[taken]!r}: callbacks.NAME and logger.NAME alone add to a trainer"
+        )
     if environment is None:
         check_tasks(os.environ, num_devices(settings) * int(str(settings["num_nodes"])))
     if config.get("data") is not None and config.data.get("val", ()) is None:

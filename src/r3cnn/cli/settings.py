@@ -68,6 +68,9 @@ BATCHES_OR_NONE = Kind(
     Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1)],
     "a number of batches >= 1 or a share in (0, 1], or 0 for none,",
 )
+PRECISION = Kind(  # those that convert the batch itself know nothing of ours
+    Literal["32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16"], "32-true, bf16-mixed or 16-mixed"
+)
 LIMIT = optional(whole(-1))  # -1 or null: none
 IMAGE_SIZE = listed(SIZE, 2, 2)
 
@@ -117,6 +120,7 @@ EVERYWHERE = {
     "evaluation.tta.scales": listed(Kind(Annotated[float, Meta(gt=0, le=100)], "a number in (0, 100]"), 1),
     "trainer.enable_checkpointing": SWITCH,
     "trainer.enable_progress_bar": SWITCH,
+    "trainer.precision": optional(PRECISION),
     "trainer.num_nodes": COUNT,
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.log_every_n_steps": COUNT,

@@ -107,7 +107,7 @@ class ImageReader:
     def __post_init__(self) -> None:
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
-        check_range("(0, inf]", max_megapixels=self.max_megapixels)
+        check_range("(0, inf)", max_megapixels=self.max_megapixels)
 
     def __call__(self, path: Path) -> Tensor:
         """(3, h, w) uint8 RGB of a file, turned as its EXIF tag says; alpha is dropped, and so are further pages.

@@ -62,7 +62,7 @@ class MaskReading:
     max_megapixels: float | None = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
-        check_range("(0, inf]", max_megapixels=self.max_megapixels)
+        check_range("(0, inf)", max_megapixels=self.max_megapixels)
         check_range("[0, 65535]", threshold=self.threshold, background=self.background or None)
         check_range("[1, inf)", class_divisor=self.class_divisor)
         if not self.class_name:

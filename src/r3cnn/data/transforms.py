@@ -15,13 +15,10 @@ from torch import Tensor
 from r3cnn.data.annotations import Objects
 from r3cnn.data.segmentation import Crop, decode
 from r3cnn.ranges import check_range
-from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
+from r3cnn.structures import MOST_PIXELS, InstanceMasks, Size, Target, canvas_of
 
 MIN_SIDE = 1.0
 """Boxes whose shorter side is below this after resizing, in pixels of the network input, are not trained on."""
-
-MOST_PIXELS = 2**30
-"""Of the network input: 8192 x 8192. Small images are enlarged to their bounds, which may be those of a stranger."""
 
 
 class Window(NamedTuple):

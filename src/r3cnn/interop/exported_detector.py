@@ -15,7 +15,7 @@ from r3cnn.interop.suppression import Suppression
 from r3cnn.ops.nms import top_per_image
 from r3cnn.ranges import check_range
 from r3cnn.roi.inference import SelectedBoxes
-from r3cnn.structures import Rois, Size, canvas_of
+from r3cnn.structures import MOST_PIXELS, Rois, Size, canvas_of
 
 EVERY_OBJECTNESS = -0.5  # below all objectness, above the score of an empty place
 
@@ -42,6 +42,8 @@ class FixedSizes:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", tuple(self.image))  # from a list of a configuration
         check_range("[1, inf)", image_size=self.image, batch_size=self.batch)
+        if self.image[0] * self.image[1] > MOST_PIXELS:
+            raise ValueError(f"image_size is {list(self.image)}: at most {MOST_PIXELS} pixels are possible")
         check_range("[1, inf)", proposals=self.proposals, detections=self.detections)
 
     @property

@@ -14,13 +14,13 @@ class AnchorGenerator:
     """One scale and several aspect ratios per level, centred on the upper left corners of the cells.
 
     Args:
-        scale: Side of the square anchor in strides.
-        ratios: Height / width of each anchor, > 0.
+        scale: Side of the square anchor in strides, in [0.0001, 10000].
+        ratios: Height / width of each anchor, likewise.
         strides: Stride of each level in pixels.
     """
 
     def __init__(self, scale: float, ratios: Sequence[float], strides: Sequence[int]) -> None:
-        check_range("(0, inf)", scale=scale, ratios=ratios)
+        check_range("[0.0001, 10000]", scale=scale, ratios=ratios)
         check_range("[1, inf)", strides=strides)
         self.scale, self.ratios, self.strides = scale, tuple(ratios), tuple(strides)
 

@@ -73,7 +73,7 @@ class MultiStepSchedule:
 
     def __post_init__(self) -> None:
         check_range("[0, 1]" if self.unit == "fraction" else "[0, inf)", milestones=self.milestones or None)
-        if list(self.milestones) != sorted(self.milestones):
+        if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must be ascending, got {list(self.milestones)}")
         check_range("(0, 1]", factor=self.factor, warmup_start=self.warmup_start)
         check_range("[0, inf)", warmup_steps=self.warmup_steps)

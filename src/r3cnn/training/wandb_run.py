@@ -20,7 +20,11 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from r3cnn.names import shortened
+<<<<<<< HEAD
 from r3cnn.run_files import read_bytes
+=======
+from r3cnn.ranges import check_range
+>>>>>>> d15902d (Settings: precisions that convert the batch, no time at all, steps to infinity, doubled milestones, names of W&B projects, additions to the trainer and to tta that nothing reads are refused; a test of the whole table)
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
 
@@ -79,11 +83,8 @@ class WandbMedia:
     checkpoints: bool
 
     def __post_init__(self) -> None:
-        for name in ("pictures", "panels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"logger.wandb.{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"logger.wandb.score_threshold must lie in [0, 1], got {self.score_threshold}")
+        check_range("[0, inf)", pictures=self.pictures, panels=self.panels)
+        check_range("[0, 1]", score_threshold=self.score_threshold)
 
 
 class WandbRun(WandbLogger):
@@ -133,11 +134,14 @@ class WandbRun(WandbLogger):
         self._is_continued = facts.is_continued
         self._said: frozenset[str] = frozenset()
         try:
-            import wandb  # noqa: F401  # Lightning asks only whether it is installed, at the first step whether it works
+            import wandb  # Lightning asks only whether it is installed, at the first step whether it works
         except ImportError as error:
             raise ValueError(
                 f"logger=wandb needs wandb, which cannot be imported ({error}): pip install wandb"
             ) from error
+        if not project:
+            raise ValueError("project is empty: a name is needed")
+        wandb.Settings(project=project, entity=entity)  # which refuses names that the server would
         _check_local_settings()
         os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # a repository may name programs for git to run
         is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()

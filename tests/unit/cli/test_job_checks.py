@@ -92,6 +92,11 @@ def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
         ("backbone.depth=42", "depth must be one of .*, got 42"),
         ("trainer.precision=fp16", "trainer.precision is 'fp16': .*bf16-mixed"),
         ("trainer.max_time=2592000", "trainer.max_time is 2592000: DD:HH:MM:SS in quotes .* '12:00:00:00'"),
+        ("trainer.max_time=00:00:00:00", "trainer.max_time is '00:00:00:00': more than no time is needed"),
+        ("optimizer.factory.weight_decay=.inf", "optimizer.factory: its first step makes weights that are not finite"),
+        ("trainer.precision=64-true", "trainer.precision is '64-true': 32-true, bf16-mixed or 16-mixed"),
+        ("rpn.anchors.scale=1e30", r"rpn.anchors.scale must be in \[0.0001, 10000\], got 1e"),
+        ("lr_schedule.milestones=[0.5,0.5]", "lr_schedule.milestones must be ascending"),
         ("trainer.max_time='1:00'", "trainer.max_time is '1:00': .*DD:HH:MM:SS"),
         ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch is 0: a whole number >= 1"),
         ("trainer.num_sanity_val_steps=many", "trainer.num_sanity_val_steps is 'many': a whole number >= -1"),
@@ -129,6 +134,19 @@ def test_what_cannot_work_is_refused_by_name_value_and_what_is_expected(
 def test_everything_that_a_run_logs_may_be_monitored(sound: DictConfig, monitor: str) -> None:
     mode = "min" if monitor == "train/loss" else "max"
     check_job(OmegaConf.merge(sound, {"callbacks": {"best": {"monitor": monitor, "mode": mode}}}))
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ("+trainer.callbacks=abc", "trainer.callbacks is 'abc': callbacks.NAME and logger.NAME alone"),
+        ("+trainer.plugins=[]", r"trainer.plugins is \[\]: "),
+        ("+evaluation.tta.colour=red", "evaluation.tta.colour: views_of has no such argument; there are scales, flip"),
+    ],
+)
+def test_what_is_added_where_nothing_reads_it_is_refused(added: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        check_job(demo(added))
 
 
 def test_what_a_callback_of_the_users_own_may_log_is_not_refused() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+<<<<<<< HEAD
 import os
+=======
+import math
+>>>>>>> d15902d (Settings: precisions that convert the batch, no time at all, steps to infinity, doubled milestones, names of W&B projects, additions to the trainer and to tta that nothing reads are refused; a test of the whole table)
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +16,6 @@ from r3cnn.schedule import LoopSchedule
 from r3cnn.training.wandb_report import ap_names
 from r3cnn.training.wandb_run import (
     RunFacts,
-    WandbMedia,
     WandbRun,
     _warn_once,
     run_id,
@@ -62,15 +65,6 @@ def test_thresholds_that_rise_and_fall_are_mixed() -> None:
     assert threshold_order([0.5, 0.7, 0.6]) == "mixed"
 
 
-@pytest.mark.parametrize(
-    ("pictures", "panels", "score", "message"),
-    [(-1, 0, 0.5, "pictures must be >= 0, got -1"), (0, -2, 0.5, "panels must be"), (0, 0, 1.5, "lie in .* got 1.5")],
-)
-def test_media_out_of_range_are_refused(pictures: int, panels: int, score: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        WandbMedia(pictures, panels, score, checkpoints=False)
-
-
 FACTS = RunFacts(name="demo-seed0", group="table3", tags=("demo",), config={"seed": 0})
 
 
@@ -85,6 +79,25 @@ def test_what_the_user_sets_wins_over_the_facts(tmp_path: Path) -> None:
     assert (ours["name"], ours["group"], ours["tags"]) == ("demo-seed0", "table3", ["demo", "mine"])
     assert (theirs["name"], theirs["group"]) == ("mine", "other")
     assert not (tmp_path / "wandb").exists()  # nothing begins before the trainer asks for it
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pictures": -1}, r"pictures must be in \[0, inf\), got -1"),
+        ({"panels": -2}, r"panels must be in \[0, inf\), got -2"),
+        ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\], got 1.5"),
+        ({"score_threshold": math.nan}, r"score_threshold must be in \[0, 1\], got nan"),
+        ({"project": ""}, "project is empty: a name is needed"),
+        ({"project": "a/b"}, "Invalid project name 'a/b'"),
+        ({"project": "p" * 200}, "Invalid project name"),
+    ],
+)
+def test_settings_that_the_library_or_its_server_would_refuse_later_are_refused_at_once(
+    tmp_path: Path, wrong: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, wandb.Error), match=message):
+        logger(tmp_path, **wrong)
 
 
 def test_without_a_login_a_run_is_offline_unless_the_environment_says_how(
