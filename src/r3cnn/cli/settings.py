@@ -56,6 +56,7 @@ COUNT, WHOLE, SIZE = whole(1), whole(0), whole(1, LARGEST_SIZE)
 SWITCH = Kind(bool, "true or false")
 TEXT = Kind(str, "a text")
 TEXTS = Kind(str | list[str], "a name or a list of names")
+FOLDER = Kind(str | int | float, "the path of a folder")
 PLACES = Kind(str | list[str | int | float] | int | float, "a path or a list of paths")
 SHARE = Kind(Annotated[float, Meta(ge=0, le=1)], "a number in [0, 1]")
 POSITIVE_SHARE = Kind(Annotated[float, Meta(gt=0, le=1)], "a number in (0, 1]")
@@ -181,6 +182,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "params": {"format": one_of(Literal["table", "json"])},
     "data": {
         "part": one_of(Literal["check", "browse", "convert"]),
+        "output_dir": FOLDER,
         "max_lines": WHOLE,
         "split": one_of(Literal["train", "val"]),
         "count": COUNT,
@@ -205,6 +207,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "report": {
         "runs": optional(PLACES),
         "search": PLACES,
+        "output_dir": FOLDER,
         "table": one_of(Literal["all", "table1", "table2", "table3", "table4"]),
         "significance.resamples": whole(0, 10**6),
         "significance.confidence": Kind(Annotated[float, Meta(gt=0, lt=1)], "a number in (0, 1)"),

@@ -19,6 +19,7 @@ OTHERS = {
     "a text": (("abc",), NO_TEXT),
     "a name or a list of names": (("abc", ["a", "b"], []), (3, [3], True, {})),
     "a path or a list of paths": (("a", 1, ["a", 2.5]), (True, {}, [[]], None)),
+    "the path of a folder": (("a", 1, 2.5), (None, True, [], {})),
     "a number or a text": ((1, "a"), (True, None, 1.5, [])),
     "a factor above 0, such as 3": ((0.5, 3), (*NO_NUMBER, 0, -1, math.inf)),
     "a number above 0": ((0.5, 3), (*NO_NUMBER, 0, -1)),
