@@ -158,7 +158,10 @@ def test_detections_from_anywhere_are_analysed_against_their_annotations(
         ([], "name a run"),
         (["run=nowhere"], r"nowhere has no metrics\.json"),
         (["detections=a.json", "annotations=b.json"], r"a\.json does not exist"),
-        (["run=nowhere", "foreground_ious=[0.52]"], r"foreground_ious must be some of 0\.50, 0\.55.*each once, got \[0\.52\]"),
+        (
+            ["run=nowhere", "foreground_ious=[0.52]"],
+            r"foreground_ious must be some of 0\.50, 0\.55.*each once, got \[0\.52\]",
+        ),
         (["run=nowhere", "foreground_ious=[0.5,0.5]"], r"foreground_ious must be some of .*got \[0.5, 0.5\]"),
         (["run=nowhere", "background_iou=0.6"], r"background_iou must be in \(0, 0\.5\], got 0\.6"),
     ],

@@ -56,6 +56,7 @@ COUNT, WHOLE, SIZE = whole(1), whole(0), whole(1, LARGEST_SIZE)
 SWITCH = Kind(bool, "true or false")
 TEXT = Kind(str, "a text")
 TEXTS = Kind(str | list[str], "a name or a list of names")
+GROUP = Kind(dict, "a group of settings")
 FOLDER = Kind(str | int | float, "the path of a folder")
 PLACES = Kind(str | list[str | int | float] | int | float, "a path or a list of paths")
 SHARE = Kind(Annotated[float, Meta(ge=0, le=1)], "a number in [0, 1]")
@@ -117,6 +118,7 @@ EVERYWHERE = {
     "evaluation.recall_at": listed(COUNT),
     "evaluation.save_loops": SWITCH,
     "evaluation.timeout_minutes": Kind(Annotated[float, Meta(gt=0, le=525600)], "a number in (0, 525600]"),
+    "evaluation.tta": GROUP,
     "evaluation.tta.flip": SWITCH,
     "evaluation.tta.scales": listed(Kind(Annotated[float, Meta(gt=0, le=100)], "a number in (0, 100]"), 1),
     "trainer.enable_checkpointing": SWITCH,
@@ -155,6 +157,7 @@ COUNTS_OF_BENCH = {
     **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), COUNT),
     **dict.fromkeys(("warmups", "workers", "seed"), WHOLE),
 }
+GROUPS_OF_BENCH = "sizes sizes.* sizes.*.memory sizes.*.scale sizes.*.scale.sweeps parts parts.* loops step_parts scale"
 OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "train": {"pictures": WHOLE},
     "evaluate": {"image_size": optional(IMAGE_SIZE), "pictures": WHOLE},
@@ -183,6 +186,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "data": {
         "part": one_of(Literal["check", "browse", "convert"]),
         "output_dir": FOLDER,
+        "masks_as": GROUP,
         "max_lines": WHOLE,
         "split": one_of(Literal["train", "val"]),
         "count": COUNT,
@@ -190,6 +194,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
     },
     "analyze": {
         "part": one_of(Literal["rois", "errors", "speed"]),
+        "curves": GROUP,
         "runs": optional(PLACES),
         "detections": optional(PLACES),
         "split": one_of(Literal["train", "val"]),
@@ -209,6 +214,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "search": PLACES,
         "output_dir": FOLDER,
         "table": one_of(Literal["all", "table1", "table2", "table3", "table4"]),
+        **dict.fromkeys(("significance", "html", "html.pictures"), GROUP),
         "significance.resamples": whole(0, 10**6),
         "significance.confidence": Kind(Annotated[float, Meta(gt=0, lt=1)], "a number in (0, 1)"),
         "significance.seed": WHOLE,
@@ -220,6 +226,7 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "html.pictures.total_mib": Kind(Annotated[float, Meta(gt=0, le=10**4)], "a number of MiB in (0, 10000]"),
     },
     "bench": {
+        **dict.fromkeys(GROUPS_OF_BENCH.split(), GROUP),
         "format": one_of(Literal["table", "json"]),
         "precision": listed(one_of(Literal["fp32", "bf16"]), 1),
         "batch_sizes": listed(COUNT, 1),

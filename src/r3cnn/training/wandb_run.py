@@ -20,11 +20,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from r3cnn.names import shortened
-<<<<<<< HEAD
-from r3cnn.run_files import read_bytes
-=======
 from r3cnn.ranges import check_range
->>>>>>> d15902d (Settings: precisions that convert the batch, no time at all, steps to infinity, doubled milestones, names of W&B projects, additions to the trainer and to tta that nothing reads are refused; a test of the whole table)
+from r3cnn.run_files import read_bytes
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
 

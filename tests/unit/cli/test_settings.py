@@ -19,6 +19,7 @@ OTHERS = {
     "a text": (("abc",), NO_TEXT),
     "a name or a list of names": (("abc", ["a", "b"], []), (3, [3], True, {})),
     "a path or a list of paths": (("a", 1, ["a", 2.5]), (True, {}, [[]], None)),
+    "a group of settings": (({}, {"a": {}}), (3, "abc", True, None, [])),
     "the path of a folder": (("a", 1, 2.5), (None, True, [], {})),
     "a number or a text": ((1, "a"), (True, None, 1.5, [])),
     "a factor above 0, such as 3": ((0.5, 3), (*NO_NUMBER, 0, -1, math.inf)),
@@ -58,7 +59,7 @@ def examples(promise: str) -> tuple[list[object], list[object]]:
 
 def refusal(command: str, key: str, value: object) -> ValueError | None:
     config = OmegaConf.create({"sizes": {"one": {}}, "parts": {"one": {}}})
-    OmegaConf.update(config, key, value, force_add=True)
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
     try:
         check_settings(config, command)
     except ValueError as error:

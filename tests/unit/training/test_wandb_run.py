@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-<<<<<<< HEAD
-import os
-=======
 import math
->>>>>>> d15902d (Settings: precisions that convert the batch, no time at all, steps to infinity, doubled milestones, names of W&B projects, additions to the trainer and to tta that nothing reads are refused; a test of the whole table)
+import os
 import subprocess
 import sys
 from pathlib import Path
