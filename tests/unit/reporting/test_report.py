@@ -87,6 +87,19 @@ def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
 
 
+def test_the_loops_of_many_runs_are_printed_for_the_first_ones(tmp_path: Path) -> None:
+    console = terminal(file=io.StringIO(), width=200)
+    print_report([read_run(write_run(tmp_path / f"run-{number:02d}")) for number in range(22)], console=console)
+    text = console.file.getvalue()
+    assert [text.count(f"run-{number:02d}") for number in (0, 19, 20, 21)] == [
+        2,
+        2,
+        1,
+        1,
+    ]  # in the table of all as well
+    assert "The loops of 2 more runs stand in the files." in text
+
+
 def test_all_finished_runs_below_the_current_folder_are_found_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
