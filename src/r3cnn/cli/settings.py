@@ -82,6 +82,7 @@ EVERYWHERE = {
     "eval_loops": optional(whole(1, 1000)),
     "eval_heads": optional(listed(WHOLE, 1)),
     "compile": SWITCH,
+    "device": Kind(str | int, "auto or a device, such as cuda:1,"),
     "overwrite": SWITCH,
     "recursive": SWITCH,
     "resume": optional(TEXT),

@@ -21,6 +21,7 @@ OTHERS = {
     "a path or a list of paths": (("a", 1, ["a", 2.5]), (True, {}, [[]], None)),
     "a group of settings": (({}, {"a": {}}), (3, "abc", True, None, [])),
     "the path of a folder": (("a", 1, 2.5), (None, True, [], {})),
+    "auto or a device, such as cuda:1": (("auto", "cpu", 0), (True, None, 1.5, [])),
     "a number or a text": ((1, "a"), (True, None, 1.5, [])),
     "a factor above 0, such as 3": ((0.5, 3), (*NO_NUMBER, 0, -1, math.inf)),
     "a number above 0": ((0.5, 3), (*NO_NUMBER, 0, -1)),
