@@ -25,7 +25,6 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r3cnn.backbones.backbone import STRIDES
 from r3cnn.cli.configs import fill_classes, plain
 from r3cnn.cli.errors import message_for_user
 from r3cnn.cli.jobs import AUTO
@@ -33,12 +32,11 @@ from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, evaluati
 from r3cnn.cli.settings import check_settings
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.samplers import used_batches
-from r3cnn.detector import RCNN
+from r3cnn.detector import RCNN, check_shapes
 from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
 from r3cnn.schedule import LoopSchedule
-from r3cnn.structures import RoiRows
 from r3cnn.training.build import build
 from r3cnn.training.checkpoint import build_model
 from r3cnn.training.module import TrainingSettings
@@ -53,7 +51,7 @@ DEVICE_NAMES = re.compile(r"[1-9]\d*|\d+(,\d+)+,?|\d+,")  # a number of devices,
 LIMITS = ("trainer.max_steps", "trainer.max_epochs")
 ON_ONE_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}  # for the check, wherever it runs
 LARGEST_CLOCK = 60**4  # YAML reads 12:00:00:00 without quotes as a number to the base of 60
-MOST_PARAMETERS, SIDE = 10**10, 64  # of a network; in pixels, of the image that shapes are tried on
+MOST_PARAMETERS = 10**10  # of a network
 METRICS = ("val/mask_ap", "val/box_ap", "train/loss")
 UNKNOWN_CLASS = "unknown"  # until the annotations are read
 
@@ -177,47 +175,11 @@ def _network(model: str) -> RCNN:
         network = build_model(json.loads(model), trusted=None)
         if (count := sum(parameter.numel() for parameter in network.parameters())) > MOST_PARAMETERS:
             raise ValueError(f"model has {count:.1e} parameters: at most {MOST_PARAMETERS:.0e} are possible")
-        part = "fpn"
         try:
-            levels = zip(network.backbone.out_channels, (SIDE // stride for stride in STRIDES), strict=True)
-            features = network.fpn([torch.zeros(1, channels, side, side) for channels, side in levels])
-            strides = tuple(SIDE // feature.shape[-1] for feature in features)
-            rpn, heads, branch = network.rpn, network.roi_heads, network.roi_heads.mask_branch
-            part = "rpn"
-            rpn.head(features)
-            _check_strides("rpn.anchors", rpn.anchors.strides, strides, of_all=True)
-            zeros = torch.zeros(2, dtype=torch.int64)
-            rows = RoiRows(torch.zeros(2, 4), zeros, zeros, zeros == 0, is_static=True)
-            extractors = {"box_extractor": heads.box_extractor, "mask_branch.extractor": branch.extractor}
-            for name, extractor in extractors.items():
-                part = f"roi_heads.{name}"
-                _check_strides(part, getattr(extractor, "strides", ()), strides)
-                extractor(features, rows)
-            part = "roi_heads.box_head"
-            for box_head in heads.box_heads:
-                logits, deltas = box_head(heads.box_extractor(features, rows))
-                _check_width("logits", logits.shape[1:], (network.num_classes + 1,))
-                _check_width("deltas", deltas.shape[1:], (4 if deltas.shape[1] == 4 else 4 * network.num_classes,))
-            part, pooled = "roi_heads.mask_branch", branch.extractor(features, rows)
-            for mask_head in map(branch.head, range(len(branch.heads))):
-                masks = mask_head.predict(mask_head.trunk(pooled, None))
-                _check_width("masks", masks.shape[1:], (network.num_classes, branch.mask_size, branch.mask_size))
-            if isinstance(branch.iou_head, torch.nn.Module):
-                branch.iou_head(pooled, masks[:, 0])
-        except (RuntimeError, ValueError) as error:
-            if "meta" not in str(error):  # else a part of the user's own that cannot be asked for its shapes alone
-                raise ValueError(f"model.{part}: {error}") from error
+            check_shapes(network)
+        except ValueError as error:
+            raise ValueError(f"model.{error}") from error
     return network
-
-
-def _check_strides(part: str, given: Sequence[int], strides: Sequence[int], *, of_all: bool = False) -> None:
-    if list(given) != list(strides[: None if of_all else len(given)]):
-        raise ValueError(f"strides of {part} are {list(given)}, those of the pyramid {list(strides)}")
-
-
-def _check_width(what: str, shape: Sequence[int], expected: Sequence[int]) -> None:
-    if tuple(shape) != tuple(expected):
-        raise ValueError(f"its {what} are {list(shape)} for each RoI, {list(expected)} are needed")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from r3cnn.archive import FOREIGN, read_archive
 from r3cnn.data.loading import MAX_MEGAPIXELS, checked_range
 from r3cnn.data.transforms import check_input
-from r3cnn.detector import RCNN
+from r3cnn.detector import RCNN, check_shapes
 from r3cnn.disk import whole_file
 from r3cnn.structures import Id, Size
 from r3cnn.training.build import build, trusted_targets
@@ -266,8 +266,8 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
     info, weights = load_checkpoint(path)
     trusted = trusted_targets(trusted_packages)
     try:
-        with torch.device("meta"), no_larger_than(weights, path):
-            build_model(info.model, trusted)
+        with torch.device("meta"), no_larger_than(weights, path), torch.no_grad():
+            check_shapes(build_model(info.model, trusted))
         model = build_model(info.model, trusted)
     except ValueError as error:
         raise (

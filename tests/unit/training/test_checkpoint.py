@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, load_checkpoint, restore_model
+from r3cnn.cli.configs import config_folder, plain, register_resolvers
+from r3cnn.training.checkpoint import (
+    CheckpointInfo,
+    Preprocessing,
+    build_model,
+    load_checkpoint,
+    restore_model,
+    save_weights,
+)
 
 INFO = CheckpointInfo(
     model={"_target_": "r3cnn.detector.RCNN"},
@@ -123,3 +132,18 @@ def test_images_are_not_brought_to_the_size_of_a_strange_checkpoint_where_that_t
     large.check_image_size(max_megapixels=None)
     with pytest.raises(ValueError, match=r"image_size=\[20000, 30000\], 600 megapixels, and 65 are the most"):
         large.check_image_size()
+
+
+def test_a_network_whose_weights_fit_and_whose_parts_do_not_is_refused_by_part(tmp_path: Path) -> None:
+    register_resolvers()
+    words = ["experiment=demo", "channels=16", "fc_channels=32", "num_mask_convs=1", "mask_iou_head=non_local"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        network = plain(compose("train", [*words, "output_dir=out"]).model)
+    info = CheckpointInfo(network, {}, ("a", "b", "c"), (1, 2, 3), INFO.preprocessing)
+    path, weights = tmp_path / "a.ckpt", build_model(network, trusted=None).state_dict()
+    save_weights(path, info, weights)
+    assert restore_model(path)[0].num_classes == 3
+    network["roi_heads"]["mask_branch"]["extractor"]["output_size"] = 7  # type: ignore[index]
+    save_weights(path, info, weights)
+    with pytest.raises(ValueError, match=r"a\.ckpt: its network cannot be built: roi_heads\.mask_branch: "):
+        restore_model(path)
