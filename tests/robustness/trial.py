@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+import torch
+
 MOST_SECONDS, MOST_CPU_SECONDS = 400, 120  # of a trial, on a machine that is shared
 SPARE_BYTES = 6 * 2**30  # of address space, beyond what the process has already
 HANGS = (-signal.SIGKILL, -signal.SIGXCPU)
@@ -101,6 +103,7 @@ def _run_and_exit(words: Sequence[str], log: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size + SPARE_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, resource.RLIM_INFINITY))
         sys.argv = ["r3cnn", *words]
+        torch.set_num_threads(1)  # the pool of threads that this process had before the fork is gone, and waits forever
         try:
             from r3cnn.cli.main import main
 
