@@ -84,9 +84,8 @@ def read_archive(path: Path, *, mapped: bool = False, inert: Mapping[str, type] 
             With the newest whole checkpoint beside it, when it is damaged.
     """
     path = Path(path)
-    others = sorted(path.parent.glob("*.ckpt"), key=lambda other: other.lstat().st_mtime, reverse=True)
     if not path.exists():
-        names = ", ".join(sorted(other.name for other in others))
+        names = ", ".join(sorted(other.name for other in path.parent.glob("*.ckpt")))
         raise FileNotFoundError(f"no checkpoint at {path}" + (f"; there are {names}" if names else ""))
     try:
         _check_once(path, inert)
@@ -97,9 +96,13 @@ def read_archive(path: Path, *, mapped: bool = False, inert: Mapping[str, type] 
     except _RefusalError as error:
         raise ValueError(f"{path} is refused: {error}") from error
     except Exception as error:  # what readers of pickles make of strange content has no bounds
-        near = [other for other in others if other != path and other.is_file()][:MAX_OTHERS]
-        whole = next((f"; {other} is whole" for other in near if is_whole(other)), "")
+        whole = next((f"; {other} is whole" for other in _newest_beside(path) if is_whole(other)), "")
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}{whole}") from error
+
+
+def _newest_beside(path: Path) -> list[Path]:
+    others = [other for other in path.parent.glob("*.ckpt") if other != path and other.is_file()]
+    return sorted(others, key=lambda other: other.stat().st_mtime, reverse=True)[:MAX_OTHERS]
 
 
 def is_whole(path: Path) -> bool:

@@ -199,11 +199,16 @@ def check_shapes(network: RCNN) -> None:
     """Tries all parts of a network on shapes.
 
     Args:
-        network: Built on the device ``meta``, which is also the default device.
+        network: On any device; on ``meta`` it costs nothing.
 
     Raises:
         ValueError: If they do not fit together; the message begins with the part, ``roi_heads.box_head``.
     """
+    with next(network.parameters()).device, torch.no_grad():
+        _check_parts(network)
+
+
+def _check_parts(network: RCNN) -> None:
     part = "fpn"
     try:
         levels = zip(network.backbone.out_channels, (SIDE // stride for stride in STRIDES), strict=True)
@@ -231,9 +236,10 @@ def check_shapes(network: RCNN) -> None:
             _check_width("masks", masks.shape[1:], (network.num_classes, branch.mask_size, branch.mask_size))
         if isinstance(branch.iou_head, torch.nn.Module):
             branch.iou_head(pooled, masks[:, 0])
-    except (RuntimeError, ValueError) as error:
-        if "meta" not in str(error):  # else a part of the user's own that cannot be asked for its shapes alone
-            raise ValueError(f"{part}: {error}") from error
+    except Exception as error:  # parts of the user's own fail in any way
+        if "meta" not in str(error):  # else one that cannot be asked for its shapes alone
+            reason = str(error) if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{part}: {reason}") from error
 
 
 def _check_strides(part: str, given: Sequence[int], strides: Sequence[int], *, of_all: bool = False) -> None:

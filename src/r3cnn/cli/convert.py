@@ -26,7 +26,14 @@ from r3cnn.interop.translation import Shape, check_finite, compare, shapes_of
 from r3cnn.reporting.console import terminal
 from r3cnn.run_files import write_json
 from r3cnn.training.build import trusted_targets
-from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model, load_checkpoint, save_weights
+from r3cnn.training.checkpoint import (
+    CheckpointInfo,
+    Preprocessing,
+    build_model,
+    build_shapes,
+    load_checkpoint,
+    save_weights,
+)
 
 log = logging.getLogger(__name__)
 DIRECTIONS = ("from", "to")
@@ -145,8 +152,7 @@ def completed(
 
 def _export(config: DictConfig, output: Path) -> Report:
     info, weights = load_checkpoint(Path(config.input))
-    with torch.device("meta"):
-        model = build_model(info.model, trusted_targets(config.trusted_packages))
+    model = build_shapes(info.model, trusted_targets(config.trusted_packages))
     fit = compare(shapes_of(weights), shapes_of(model.state_dict()))
     if fit.distance:
         raise ValueError("\n- ".join([f"the weights in {config.input} do not fit their configuration:", *fit.lines()]))

@@ -38,7 +38,7 @@ from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.build import build
-from r3cnn.training.checkpoint import build_model
+from r3cnn.training.checkpoint import build_shapes
 from r3cnn.training.module import TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
@@ -171,14 +171,13 @@ def _check_parts(config: DictConfig) -> RCNN:
 @lru_cache(maxsize=32)
 def _network(model: str) -> RCNN:
     """Shapes of a network, which the jobs of a sweep share as far as they can; they are known to fit together."""
-    with torch.device("meta"), torch.no_grad():
-        network = build_model(json.loads(model), trusted=None)
-        if (count := sum(parameter.numel() for parameter in network.parameters())) > MOST_PARAMETERS:
-            raise ValueError(f"model has {count:.1e} parameters: at most {MOST_PARAMETERS:.0e} are possible")
-        try:
-            check_shapes(network)
-        except ValueError as error:
-            raise ValueError(f"model.{error}") from error
+    network = build_shapes(json.loads(model), trusted=None)
+    if (count := sum(parameter.numel() for parameter in network.parameters())) > MOST_PARAMETERS:
+        raise ValueError(f"model has {count:.1e} parameters: at most {MOST_PARAMETERS:.0e} are possible")
+    try:
+        check_shapes(network)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
     return network
 
 

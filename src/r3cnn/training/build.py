@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -245,19 +246,35 @@ def _plain_type(hint: Any) -> Any:
     plain: Any
     if origin in (Union, UnionType):
         plain = Union[tuple(kind for kind in map(_plain_type, kinds) if kind is not _Never) or (_Never,)]  # noqa: UP007
+    elif origin in (tuple, *LISTS, *MAPPINGS) and not kinds:  # typing.List and the like
+        plain = dict if origin in MAPPINGS else list
     elif origin is tuple:
         plain = tuple[tuple(kind if kind is ... else _plain_type(kind) for kind in kinds)]  # type: ignore[misc]
     elif origin in LISTS:
         plain = list[_plain_type(kinds[0])]  # type: ignore[misc]
     elif origin in MAPPINGS:
         plain = dict[_plain_type(kinds[0]), _plain_type(kinds[1])]  # type: ignore[misc]
+    elif _is_class(hint):
+        plain = _plain_type_of_class(hint)
     else:
-        return _Never if _is_class(hint) or origin is abc.Callable else Any
+        return _Never if origin is abc.Callable else Any
     try:
         msgspec.convert(None, NoneType | plain)
     except TypeError:  # a union that it does not tell apart
         return Any
     return plain
+
+
+def _plain_type_of_class(kind: type) -> Any:
+    """What constructors commonly take in place of an object of a class: a path's text, an enum's value, a number."""
+    if issubclass(kind, os.PathLike):
+        return str
+    if issubclass(kind, Enum):
+        return kind
+    try:
+        return Any if any(issubclass(scalar, kind) for scalar in SCALARS) else _Never  # such as numbers.Real
+    except TypeError:  # a protocol that cannot be asked at run time
+        return _Never
 
 
 def _is_class(hint: object) -> TypeGuard[type]:

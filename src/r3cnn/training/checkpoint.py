@@ -223,6 +223,20 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
     return build(config, RCNN, "model", trusted)
 
 
+def build_shapes(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
+    """Likewise on the device ``meta``: its shapes alone, without memory for weights.
+
+    A network with a part that needs values to be built, as ``torch.linspace(…).tolist()`` does, is built on the CPU.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(config, trusted)
+    except ValueError as error:
+        if "meta" not in str(error):
+            raise
+    return build_model(config, trusted)
+
+
 @contextmanager
 def no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     """Stops the building of a network that is far larger than its weights, as only a made-up one is.
@@ -266,8 +280,8 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
     info, weights = load_checkpoint(path)
     trusted = trusted_targets(trusted_packages)
     try:
-        with torch.device("meta"), no_larger_than(weights, path), torch.no_grad():
-            check_shapes(build_model(info.model, trusted))
+        with no_larger_than(weights, path):
+            check_shapes(build_shapes(info.model, trusted))
         model = build_model(info.model, trusted)
     except ValueError as error:
         raise (

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from r3cnn.names import shortened
 from r3cnn.ranges import check_range
-from r3cnn.run_files import read_bytes
+from r3cnn.run_files import read_bytes, write_text
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
 
@@ -189,8 +189,7 @@ class WandbRun(WandbLogger):
         """Notes the id of the run that has begun, for when it is continued, and reads what it has said already."""
         if self.experiment.disabled:
             return
-        self._id_file.parent.mkdir(parents=True, exist_ok=True)
-        self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+        write_text(f"{self.experiment.id}\n", self._id_file)
         if self._is_continued:
             files = self._id_file.parent.glob(f"*run-*-{self.experiment.id}/run-{self.experiment.id}.wandb")
             self._said = frozenset(name for file in files for name in names_in(file))

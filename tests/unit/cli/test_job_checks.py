@@ -12,9 +12,25 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from r3cnn.cli.configs import config_folder, register_resolvers
 from r3cnn.cli.job_checks import _network, check_gpus, check_job, check_lengths
+from r3cnn.roi.box_heads import BoxOutput
+
+
+class ValuesHead(nn.Module):
+    """A box head of a user's own that needs values to be built, and says something else than was asked for."""
+
+    def __init__(self, in_channels: int, roi_size: int, num_classes: int, *, is_wrong: bool = False) -> None:
+        super().__init__()
+        self.rates = torch.linspace(0, 0.1, 2).tolist()
+        self.logits = nn.Linear(in_channels * roi_size**2, num_classes + 1)
+        self.deltas, self.is_wrong = nn.Linear(in_channels * roi_size**2, 4), is_wrong
+
+    def forward(self, pooled: Tensor) -> BoxOutput:
+        flat = pooled.flatten(1)
+        return BoxOutput(None if self.is_wrong else self.logits(flat), self.deltas(flat))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +56,17 @@ def test_a_run_that_can_work_passes_though_its_data_are_not_there_and_nothing_ab
     check_job(config)
     assert str(config) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_of_the_users_own_that_needs_values_to_be_built_passes_and_one_that_fails_is_named() -> None:
+    names = ("in_channels", "roi_size", "num_classes")
+    config = demo()
+    head = {"_target_": f"{__name__}.ValuesHead", "_partial_": True, **{key: config.box_head[key] for key in names}}
+    OmegaConf.update(config, "model.roi_heads.box_head", head, merge=False)
+    check_job(config)
+    OmegaConf.update(config, "model.roi_heads.box_head.is_wrong", True, force_add=True)
+    with pytest.raises(ValueError, match=r"^model\.roi_heads\.box_head: AttributeError: 'NoneType'"):
+        check_job(config)
 
 
 def test_classes_that_the_annotations_name_are_not_asked_for() -> None:

@@ -4,6 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import typing
+from enum import Enum
+from numbers import Real
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,45 @@ def test_arguments_are_held_against_the_constructors_annotations_and_named_by_th
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         instantiate(config, key="model.x")
     assert str(caught.value).startswith("model.x")
+
+
+class Color(Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("hint", "taken", "refused"),
+    [
+        (typing.List, [1, "a"], 1),  # noqa: UP006
+        (typing.Tuple, [1, 2], "12"),  # noqa: UP006
+        (typing.Sequence, [1, 2], {"a": 1}),
+        (typing.Optional[typing.Dict], {"a": 1}, [1]),  # noqa: UP006, UP045
+        (Path, "weights/head.pt", 3),
+        (Color, "red", "blue"),
+        (list[Color], ["red"], ["red", 1]),
+    ],
+)
+def test_parts_of_the_users_own_take_what_their_annotations_commonly_stand_for(
+    hint: object, taken: object, refused: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(value: object) -> object:
+        return value
+
+    part.__annotations__["value"] = hint
+    monkeypatch.setattr(sys.modules[__name__], "part", part, raising=False)
+    assert instantiate({"_target_": f"{__name__}.part", "value": taken}) == taken
+    with pytest.raises(ValueError, match=r"^head\.value"):
+        instantiate({"_target_": f"{__name__}.part", "value": refused}, key="head")
+
+
+@pytest.mark.parametrize("hint", [Real, typing.SupportsFloat])
+def test_a_number_is_taken_where_any_kind_of_number_is_declared(hint: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(value: object) -> object:
+        return value
+
+    part.__annotations__["value"] = hint
+    monkeypatch.setattr(sys.modules[__name__], "part", part, raising=False)
+    assert instantiate({"_target_": f"{__name__}.part", "value": 0.5}) == 0.5
 
 
 def test_what_the_annotations_allow_is_taken_as_it_is() -> None:
