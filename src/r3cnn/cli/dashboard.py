@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import lightning
 from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain
+from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.jobs import job_name
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
@@ -63,8 +64,9 @@ def evaluation_facts(config: DictConfig, schedule: LoopSchedule) -> RunFacts:
         schedule: Its loops.
     """
     folder = Path(config.checkpoint).absolute().parent.parent
-    file = folder / CONFIG
-    origin = read_config(file) if file.is_file() else {}
+    origin: Config = {}
+    with suppress(OSError, ValueError):  # none, or another program's
+        origin = read_config(folder / CONFIG)
     scale, sweep = (None if origin.get(key) is None else str(origin[key]) for key in ("scale_name", "sweep_name"))
     return RunFacts(
         job_type="evaluate",

@@ -97,8 +97,12 @@ def remove_evaluation(output_dir: Path, but: Collection[Path]) -> None:
 def keep_training_config(output_dir: Path) -> None:
     """Lets the configuration of a training stay in its folder under another name when it is evaluated into."""
     path = output_dir / CONFIG
-    if path.is_file() and "resume" in read_config(path):
-        path.replace(output_dir / TRAINING_CONFIG)
+    kept = output_dir / TRAINING_CONFIG
+    is_training = path.is_file() and not kept.exists()  # where it cannot be read, as after an edit by hand
+    with suppress(OSError, ValueError):
+        is_training = "resume" in read_config(path)
+    if is_training:
+        path.replace(kept)
 
 
 def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
