@@ -120,7 +120,7 @@ TRAIN: tuple[tuple[str, Kind], ...] = (
     ("trainer.max_epochs", Kind("1 -1", "0 -2 1.5 abc true [] nan ''")),
     ("trainer.max_time", Kind("null '\"00:01:00:00\"'", "abc 5 true '\"1:00\"' [] -1")),
     ("trainer.gradient_clip_val", Kind("null 1 0.5", "abc -1 true [] nan ''")),
-    ("trainer.val_check_interval", Kind("1", "0 -1 1.5 abc true [] nan '' 100")),
+    ("trainer.val_check_interval", Kind("1", "0 -1 1.5 abc true [] nan ''")),
     ("trainer.limit_train_batches", Kind("1.0 1", "0 -1 1.5 abc true [] nan 0.0001")),
     ("trainer.limit_val_batches", Kind("1.0 1 0", "-1 1.5 abc true [] nan")),
     ("trainer.overfit_batches", Kind("0.0 1", "-1 1.5 abc true [] nan")),
