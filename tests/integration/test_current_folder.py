@@ -46,8 +46,9 @@ def traps(tmp_path: Path) -> Path:
 
 
 def ended(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a folder; the variables of the tests do not help it."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    """Runs a command in a folder; the variables of the tests do not help it, nor a run of W&B in this process."""
+    others = ("PYTHONPATH", "PYTHONSAFEPATH", "WANDB_SERVICE")
+    kept = {name: value for name, value in os.environ.items() if name not in others}
     return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -249,8 +249,11 @@ def test_predict_reads_grey_values_as_it_is_told_or_as_in_training(trained: Path
     torch.save(checkpoint, tmp_path / "twelve.ckpt")
     predictor = Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu")
     assert [entry["score"] for entry in predictor(tmp_path / "12.png")] == scores("twelve", "12.png")
-    with pytest.raises(ValueError, match=r"8\.png: .*max_megapixels=0\.001"):
-        Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu", max_megapixels=0.001)(tmp_path / "8.png")
+    Image.fromarray(grey).resize((200, 100)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png: .*max_megapixels=0\.01"):
+        Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu", max_megapixels=0.01)(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"image_size=\[64, 96\], 0\.006144 megapixels, and 0\.001 are the most"):
+        Predictor.from_checkpoint(tmp_path / "twelve.ckpt", device="cpu", max_megapixels=0.001)
 
 
 def test_three_lines_of_python_find_the_objects_that_evaluation_found(trained: Path) -> None:

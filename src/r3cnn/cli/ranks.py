@@ -15,7 +15,8 @@ NAMES = (
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME"),
 )
 PREFIXES = ("TORCHELASTIC_", "SLURM_", "SLURMD_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "LSB_", "JSM_NAMESPACE_")
-OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # name a run of Weights & Biases; all jobs of a sweep would write into it
+# Name a run of Weights & Biases, into which all jobs of a sweep would write, or the process that serves one.
+OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_SERVICE")
 OF_A_SWEEP = "R3CNN_SWEEP"  # set for the processes of a sweep's jobs: id of the process that started the sweep
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 INIT = 1  # process that takes over those whose parent has died
