@@ -149,7 +149,10 @@ def _check_parts(config: DictConfig) -> RCNN:
     optimizer = build(plain(config.optimizer), OptimizerSettings, "optimizer")
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
-    optimizer.factory([parameter], lr=optimizer.lr).step()
+    try:
+        optimizer.factory([parameter], lr=optimizer.lr).step(lambda: 0.0)
+    except Exception as error:  # an optimizer may be the user's own
+        raise ValueError(f"optimizer.factory: {type(error).__name__}: {error}") from error
     if not parameter.isfinite():
         raise ValueError("optimizer.factory: its first step makes weights that are not finite numbers")
     schedule = build(plain(config.lr_schedule), MultiStepSchedule, "lr_schedule")

@@ -35,7 +35,9 @@ LONGEST_NAME, LONGEST_TAG = 128, 64  # that the library takes
 FILE_HEADER, BLOCK, PART_HEADER = 7, 32768, 7  # bytes in the library's files
 FIRST_PARTS, LAST_PARTS = (1, 2), (1, 4)
 STEP, EPOCH = "trainer/global_step", "epoch"  # Lightning's names
-HARMLESS_SETTINGS = ("mode", "disabled", "project")  # whether a run is sent at all; its project is that of the logger
+# Of the current folder: whether a run is sent at all, whose it is, and what `wandb init` writes beside that.
+HARMLESS_SETTINGS = ("mode", "disabled", "project", "entity")
+HARMLESS_ADDRESS = ("base_url", "https://api.wandb.ai")
 FOLDER = "wandb"  # the library's own name for its files in a run's folder
 
 
@@ -237,7 +239,8 @@ def _check_local_settings() -> None:
             found.read_string(read_bytes(path).decode(errors="replace"))
         for key, value in found.items("default") if found.has_section("default") else ():
             variable = f"WANDB_{key.upper()}"
-            if key not in HARMLESS_SETTINGS and variable not in os.environ:
+            is_harmless = key in HARMLESS_SETTINGS or (key, value) == HARMLESS_ADDRESS
+            if not is_harmless and variable not in os.environ:
                 raise ValueError(
                     f"{path} sets {key} to {value}, and a file of the current folder does not decide where runs go: "
                     f"if it is yours, say {variable}={value}"

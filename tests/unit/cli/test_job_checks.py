@@ -69,6 +69,22 @@ def test_a_head_of_the_users_own_that_needs_values_to_be_built_passes_and_one_th
         check_job(config)
 
 
+class OldSGD(torch.optim.SGD):
+    """An optimizer that cannot take its first step."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        raise KeyError("momentum_buffer")
+
+
+def test_an_optimizer_that_needs_the_loss_passes_and_one_that_fails_is_named() -> None:
+    config = demo()
+    config.optimizer.factory = {"_target_": "torch.optim.LBFGS", "_partial_": True}
+    check_job(config)
+    config.optimizer.factory = {"_target_": f"{__name__}.OldSGD", "_partial_": True}
+    with pytest.raises(ValueError, match=r"^optimizer\.factory: KeyError: 'momentum_buffer'"):
+        check_job(config)
+
+
 def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
     files = ("data.train.images=a", "data.train.annotations=a.json", "data.val.images=b", "data.val.annotations=b.json")
     check_job(demo("data=custom", *files))

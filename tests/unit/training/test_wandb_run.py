@@ -109,12 +109,15 @@ def test_without_a_login_a_run_is_offline_unless_the_environment_says_how(
     assert logger(tmp_path)._wandb_init["mode"] is None
 
 
+WRITTEN_BY_INIT = b"[default]\nmode = offline\nentity = me\nproject = mine\nbase_url = https://api.wandb.ai\n"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         b"[default]\nbase_url = http://127.0.0.1:9\n",
         b"[DEFAULT]\nbase_url = http://127.0.0.1:9\n[default]\n",
-        b"[default]\n# \xff\nentity = somebody\n",
+        b"[default]\n# \xff\nhttp_proxy = somebody\n",
         b"[default]\nmode = online\nhttps_proxy = http://127.0.0.1:9\n",
         b"[default]\nsave_code = true\n",
     ],
@@ -125,7 +128,7 @@ def test_a_file_in_the_current_folder_does_not_decide_where_runs_go(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / folder).mkdir()
-    (tmp_path / folder / "settings").write_bytes(b"[default]\nmode = offline\n")
+    (tmp_path / folder / "settings").write_bytes(WRITTEN_BY_INIT)
     logger(tmp_path)
     (tmp_path / folder / "settings").write_bytes(settings)
     with pytest.raises(ValueError, match=rf"{folder}/settings sets \w+ to .*: if it is yours, say WANDB_"):
