@@ -180,7 +180,7 @@ def test_a_torch_program_finds_what_the_network_finds_without_this_package(
         (("batch_size=0",), "batch_size is 0: a whole number in"),
         (("batch_size=null",), "batch_size is None: a whole number in"),
         (("batch_size=many",), "batch_size is 'many': a whole number in"),
-        (("proposals=0",), "proposals is 0: a whole number >= 1 or null is needed"),
+        (("proposals=0",), "proposals is 0: a whole number in \\[1, 100000\\] or null is needed"),
         (("output=null",), "output is None: the path of a file or folder is needed"),
         (("checkpoint=null",), "checkpoint is None: the path"),
         (("example=[a,b]",), r"example=.*\[a,b\]: no such image or folder"),

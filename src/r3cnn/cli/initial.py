@@ -31,6 +31,7 @@ from r3cnn.training.position import RUN, position_in, reopen_epoch, step_in
 from r3cnn.training.roi_log import RoiLog
 
 log = logging.getLogger(__name__)
+COUNTERS = ("ready", "started", "processed", "completed")  # of a part of Lightning's loops, in their order
 MOST = 2**53  # of counters and of seconds
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=MOST)]
 Whole: TypeAlias = Annotated[int, Meta(ge=0, le=MOST)]
@@ -188,6 +189,9 @@ def _check_alike(found: object, usual: object, key: str) -> None:
             raise ValueError(f"{key}.{strange[0]} is nothing that Lightning writes")  # it would take its place
         for name, value in usual.items():
             _check_alike(found.get(name), value, f"{key}.{name}")
+        counts = [found[name] for name in COUNTERS if name in usual]
+        if counts != sorted(counts, reverse=True):
+            raise ValueError(f"{key} is {found}: what is completed was begun before")
 
 
 def _check_resumed(
@@ -207,7 +211,9 @@ def _check_resumed(
     run = content[RUN]
     _check_order(path, cast("Mapping[str, object]", run["order"]), order)
     reopen_epoch(content)
-    epochs, _ = position_in(content)
+    epochs, batch = position_in(content)
+    if epochs < 0 or batch > cast("int", run["epoch_batches"]):
+        raise ValueError(f"it ends in epoch {epochs} after batch {batch}, an epoch has {run['epoch_batches']}")
     for unit, done in (("epochs", epochs), ("steps", step_in(path))):
         limit = getattr(trainer, f"max_{unit}")
         if limit is not None and 0 <= limit < done:

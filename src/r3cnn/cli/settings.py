@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from r3cnn.schedule import ScoreFusion
 
 LARGEST_SEED = 2**32 - 1  # that numpy takes
+LARGEST_COUNT = 10**6  # of what is done or allocated so many times
 LARGEST_SIZE = 2**16  # of channels and grids; far above any network
 ABSENT = object()
 
@@ -53,6 +54,8 @@ def optional(kind: Kind) -> Kind:
 
 
 COUNT, WHOLE, SIZE = whole(1), whole(0), whole(1, LARGEST_SIZE)
+WORKERS = whole(0, 1024)
+MODEST, MODEST_OR_NONE = whole(1, LARGEST_COUNT), whole(0, LARGEST_COUNT)
 SWITCH = Kind(bool, "true or false")
 TEXT = Kind(str, "a text")
 TEXTS = Kind(str | list[str], "a name or a list of names")
@@ -90,7 +93,7 @@ EVERYWHERE = {
     "init_classes": one_of(Literal["same", "fresh"]),
     "training_length": Kind(Annotated[float, Meta(gt=0, le=10**6)], "a factor above 0, such as 3,"),
     "eval_batch_size": optional(COUNT),
-    "workers": optional(WHOLE),
+    "workers": optional(WORKERS),
     "num_classes": whole(0, LARGEST_SIZE),
     "class_agnostic": SWITCH,
     "channels": SIZE,
@@ -107,14 +110,14 @@ EVERYWHERE = {
     "checkpointing": SWITCH,
     "data.batch_size": SIZE,
     "data.eval_batch_size": SIZE,
-    "data.workers": whole(0, 1024),
+    "data.workers": WORKERS,
     "data.prepare.train": COUNT,
     "data.prepare.val": COUNT,
     "data.prepare.seed": WHOLE,
     "evaluation.backend": one_of(Literal["faster_coco_eval", "pycocotools"]),
     "evaluation.verify_backend": SWITCH,
     "evaluation.area_from": one_of(Literal["mask", "box"]),
-    "evaluation.max_detections": COUNT,
+    "evaluation.max_detections": MODEST,
     "evaluation.score_fusions": listed(one_of(ScoreFusion)),
     "evaluation.recall_at": listed(COUNT),
     "evaluation.save_loops": SWITCH,
@@ -154,9 +157,9 @@ EVERYWHERE = {
 }
 AXES_OF_BENCH = ("batch_size", "rois", "loops", "classes", "objects")
 COUNTS_OF_BENCH = {
-    **dict.fromkeys(("repetitions", "objects", "candidates", "masks", "classes"), COUNT),
-    **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), COUNT),
-    **dict.fromkeys(("warmups", "workers", "seed"), WHOLE),
+    **dict.fromkeys(("repetitions", "objects", "candidates", "masks", "classes"), MODEST),
+    **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), MODEST),
+    **{"warmups": MODEST_OR_NONE, "workers": WORKERS, "seed": WHOLE},
 }
 GROUPS_OF_BENCH = "sizes sizes.* sizes.*.memory sizes.*.scale sizes.*.scale.sweeps parts parts.* loops step_parts scale"
 OF_COMMANDS: dict[str, dict[str, Kind]] = {
@@ -173,8 +176,8 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "format": one_of(Literal["onnx", "torch_export"]),
         "image_size": optional(IMAGE_SIZE),
         "batch_size": SIZE,
-        "proposals": optional(COUNT),
-        "detections": optional(COUNT),
+        "proposals": optional(whole(1, 10**5)),
+        "detections": optional(MODEST),
     },
     "convert": {
         "from": optional(one_of(Literal["mmdet", "torchvision"])),
@@ -203,10 +206,10 @@ OF_COMMANDS: dict[str, dict[str, Kind]] = {
         "foreground_ious": listed(POSITIVE_SHARE, 1),
         "background_iou": POSITIVE_SHARE,
         "score_threshold": SHARE,
-        "max_detections": optional(COUNT),
+        "max_detections": optional(MODEST),
         "images": optional(COUNT),
-        "repetitions": COUNT,
-        "warmups": WHOLE,
+        "repetitions": MODEST,
+        "warmups": MODEST_OR_NONE,
         "clock": one_of(Literal["wall", "processor"]),
         "image_size": optional(IMAGE_SIZE),
     },

@@ -124,7 +124,7 @@ def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
         ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches is 1.5: a number of batches >= 1 or a share"),
         ("data.batch_size=0", r"data.batch_size is 0: a whole number in \[1, "),
         ("data.flip=2", r"data.flip must be in \[0, 1\], got 2"),
-        ("evaluation.max_detections=0", "evaluation.max_detections is 0: a whole number >= 1"),
+        ("evaluation.max_detections=0", r"evaluation.max_detections is 0: a whole number in \[1, "),
         ("evaluation.score_fusions=[best]", r"evaluation.score_fusions is \['best'\]: .* one of mean_logits, "),
         ("evaluation.tta.scales=[]", r"evaluation.tta.scales is \[\]: a list of at least 1 "),
         ("rois_per_image=-3", r"rois_per_image is -3: a whole number in \[1, "),

@@ -83,6 +83,8 @@ COUNTERS = ("loops", "fit_loop", "epoch_loop.batch_progress", "current", "ready"
         (("epoch",), HOSTILE),
         (("global_step",), HOSTILE),
         *[(COUNTERS[:depth], HOSTILE) for depth in range(1, 6)],
+        (("loops", "fit_loop", "epoch_progress", "current", "processed"), (*HOSTILE, 5)),
+        (("loops", "fit_loop", "epoch_loop.batch_progress", "total", "completed"), (*HOSTILE, 5)),
         *[(("callbacks", name), HOSTILE[:-2]) for name in ("Timer", "Measurements", "WeightAverage", "EarlyStopping")],
         (("callbacks", "Timer", "time_elapsed"), HOSTILE),
         (("callbacks", "Timer", "time_elapsed", "train"), HOSTILE),
