@@ -12,10 +12,10 @@ SWEEP_DIR = outputs/sweeps/$(SCALE)
 REPORT_DIR = outputs/reports/$(SCALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train lint type test test-all test-lowest test-gpu bench report clean $(TABLES)
+.PHONY: help setup demo train lint type test test-all test-lowest test-robustness test-gpu bench report clean $(TABLES)
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create the virtual environment and install everything into it; other targets do it by themselves.
 
@@ -71,6 +71,9 @@ test-lowest: ## Train, resume, evaluate and report with the lowest versions that
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt pytest pytest-timeout hypothesis
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(LOWEST)/bin/python -m pytest tests/integration/test_lowest_versions.py $(ARGS)
+
+test-robustness: $(READY) ## Try 500 mutated settings, 500 broken annotation files, 250 damaged checkpoints and 30 kills; takes an hour.
+	R3CNN_ROBUSTNESS="500 500 250" $(BIN)/python -m pytest -s tests/robustness/test_trials.py tests/robustness/kills.py $(ARGS)
 
 test-gpu: $(READY) ## Run the tests that need a GPU.
 	$(BIN)/python -m pytest tests/gpu $(ARGS)

@@ -1,9 +1,7 @@
 """R3-CNN (Recursively Refined R-CNN, arXiv 2104.01329) as a PyTorch Lightning research framework."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+# Nothing is imported here: with `python -m r3cnn` modules of the current folder would still come first.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from r3cnn.training.predictor import Predictor
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from r3cnn.backbones import FPN, Backbone
+from r3cnn.backbones.backbone import STRIDES
 from r3cnn.ops.boxes import image_limits
 from r3cnn.ops.views import View, look
 from r3cnn.roi.heads import RoIHeads
@@ -20,10 +21,11 @@ from r3cnn.roi.losses import weighted_sum
 from r3cnn.roi.training_rois import BatchTargets
 from r3cnn.rpn import RPN
 from r3cnn.schedule import LoopSchedule, ScoreFusion
-from r3cnn.structures import Detections, LoopObserver, Rois, Size, Target
+from r3cnn.structures import Detections, LoopObserver, RoiRows, Rois, Size, Target
 
 BackwardOrder = Literal["at_once", "by_loop"]
 InferencePrecision = Literal["float32", "bf16"]
+SIDE = 64  # in pixels, of the image that shapes are tried on
 
 
 class RCNN(nn.Module):
@@ -191,3 +193,60 @@ class RCNN(nn.Module):
         if self.inference_precision == "float32":
             return nullcontext()
         return torch.autocast(images.device.type, torch.bfloat16)
+
+
+def check_shapes(network: RCNN) -> None:
+    """Tries all parts of a network on shapes.
+
+    Args:
+        network: On any device; on ``meta`` it costs nothing.
+
+    Raises:
+        ValueError: If they do not fit together; the message begins with the part, ``roi_heads.box_head``.
+    """
+    with next(network.parameters()).device, torch.no_grad():
+        _check_parts(network)
+
+
+def _check_parts(network: RCNN) -> None:
+    part = "fpn"
+    try:
+        levels = zip(network.backbone.out_channels, (SIDE // stride for stride in STRIDES), strict=True)
+        features = network.fpn([torch.zeros(1, channels, side, side) for channels, side in levels])
+        strides = tuple(SIDE // feature.shape[-1] for feature in features)
+        rpn, heads, branch = network.rpn, network.roi_heads, network.roi_heads.mask_branch
+        part = "rpn"
+        rpn.head(features)
+        _check_strides("rpn.anchors", rpn.anchors.strides, strides, of_all=True)
+        zeros = torch.zeros(2, dtype=torch.int64)
+        rows = RoiRows(torch.zeros(2, 4), zeros, zeros, zeros == 0, is_static=True)
+        extractors = {"box_extractor": heads.box_extractor, "mask_branch.extractor": branch.extractor}
+        for name, extractor in extractors.items():
+            part = f"roi_heads.{name}"
+            _check_strides(part, getattr(extractor, "strides", ()), strides)
+            extractor(features, rows)
+        part = "roi_heads.box_head"
+        for box_head in heads.box_heads:
+            logits, deltas = box_head(heads.box_extractor(features, rows))
+            _check_width("logits", logits.shape[1:], (network.num_classes + 1,))
+            _check_width("deltas", deltas.shape[1:], (4 if deltas.shape[1] == 4 else 4 * network.num_classes,))
+        part, pooled = "roi_heads.mask_branch", branch.extractor(features, rows)
+        for mask_head in map(branch.head, range(len(branch.heads))):
+            masks = mask_head.predict(mask_head.trunk(pooled, None))
+            _check_width("masks", masks.shape[1:], (network.num_classes, branch.mask_size, branch.mask_size))
+        if isinstance(branch.iou_head, torch.nn.Module):
+            branch.iou_head(pooled, masks[:, 0])
+    except Exception as error:  # parts of the user's own fail in any way
+        if "meta" not in str(error):  # else one that cannot be asked for its shapes alone
+            reason = str(error) if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{part}: {reason}") from error
+
+
+def _check_strides(part: str, given: Sequence[int], strides: Sequence[int], *, of_all: bool = False) -> None:
+    if list(given) != list(strides[: None if of_all else len(given)]):
+        raise ValueError(f"strides of {part} are {list(given)}, those of the pyramid {list(strides)}")
+
+
+def _check_width(what: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(f"its {what} are {list(shape)} for each RoI, {list(expected)} are needed")

@@ -114,12 +114,19 @@ def _say(text: str) -> None:
 def leave_signals_to_parent(_: int) -> None:
     """Keeps a process that loads data alive when the whole process group is told to end; its parent ends it.
 
-    A terminal, `timeout` and SLURM signal the group. Of SIGTERM the first one is ignored alone: the parent may have to
-    end a process with it that does not end by itself.
+    A terminal, `timeout` and SLURM signal the group; SIGTERM counts only where the parent sends it.
     """
     for number in (signal.SIGINT, signal.SIGHUP, TO_BE_CONTINUED):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where any SIGTERM ends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def end_silently() -> None:

@@ -24,7 +24,7 @@ def device_of(name: torch.device | str) -> torch.device:
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # which no device without memory, such as meta, can do
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device is {str(name)!r}: auto, or a device of this machine, is needed ({reason})") from error
@@ -53,8 +53,6 @@ class InferenceModes:
             raise ValueError(f"early_exit must be a StayInLoops or an EarlyExit, got {self.early_exit!r}")
         if self.precision not in get_args(InferencePrecision):
             raise ValueError(f"precision must be one of {get_args(InferencePrecision)}, got {self.precision!r}")
-        if not isinstance(self.compile, bool):
-            raise ValueError(f"compile must be true or false, got {self.compile!r}")
 
     def apply(self, model: RCNN) -> None:
         """Puts a network into these modes; one that is compiled already stays so."""

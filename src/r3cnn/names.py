@@ -6,6 +6,10 @@ import hashlib
 import re
 import unicodedata
 
+Size = tuple[int, int]
+"""(height, width) in pixels; here, as the next, for those that do not need torch."""
+Id = int | str
+"""Of an image or a category, as an annotation file has it; whole floats are integers."""
 LONGEST_LABEL = 32
 LONGEST_FILE_NAME = 255  # bytes
 

@@ -6,14 +6,16 @@ Mask R-CNN, HTC and R3-CNN are one program under different schedules (R3-CNN, ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from r3cnn.ranges import check_range
 
 MaskFeedback = Literal["released", "trained", "off"]
 ScoreFusion = Literal["mean_logits", "mean_probs", "max", "last"]
 MaskFusion = Literal["mean_probs", "mean_logits", "max", "last"]
+MOST_LOOPS = 100
 
 
 def _tuple_of_ints(name: str, values: Sequence[int]) -> tuple[int, ...]:
@@ -82,6 +84,9 @@ class LoopSchedule:
             raise ValueError("heads is empty: at least one training loop is needed")
         if not self.eval_heads:
             raise ValueError("eval_heads is empty: at least one evaluation loop is needed")
+        for name in ("heads", "eval_heads"):
+            if len(getattr(self, name)) > MOST_LOOPS:
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries: {MOST_LOOPS} loops are the most")
         for name in ("iou_thresholds", "loss_weights"):
             got = len(getattr(self, name))
             if got != len(self.heads):
@@ -100,19 +105,12 @@ class LoopSchedule:
                 raise ValueError(f"{name} names head {missing[0]}, but only heads {used} have weights")
 
     def _check_ranges(self) -> None:
-        for threshold in self.iou_thresholds:
-            if not 0 < threshold <= 1:
-                raise ValueError(f"iou_thresholds must be in (0, 1], got {threshold}")
-        for weight in self.loss_weights:
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise ValueError(f"loss_weights must be finite and >= 0, got {weight}")
+        check_range("(0, 1]", iou_thresholds=self.iou_thresholds)
+        check_range("[0, inf)", loss_weights=self.loss_weights)
         for stds in self.delta_stds:
-            if len(stds) != 4 or min(stds) <= 0:
+            if len(stds) != 4:
                 raise ValueError(f"delta_stds needs four positive numbers per head, got {list(stds)}")
-        kinds = {"mask_feedback": MaskFeedback, "score_fusion": ScoreFusion, "mask_fusion": MaskFusion}
-        for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
+            check_range("(0, inf)", delta_stds=stds)
 
     @property
     def num_heads(self) -> int:

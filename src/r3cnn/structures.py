@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]
-Id = int | str
-"""Of an image or a category, as an annotation file has it; whole floats are integers."""
+from r3cnn.names import Id as Id
+from r3cnn.names import Size as Size
 
 
 @dataclass(frozen=True)
@@ -242,6 +241,10 @@ class Detections:
             masks=self.masks.to(device),
             mask_scores=self.mask_scores.to(device),
         )
+
+
+MOST_PIXELS = 2**30
+"""Of an image at the network's input, to the bounds of which small ones are enlarged."""
 
 
 def canvas_of(size: Size, divisor: int = 32) -> Size:

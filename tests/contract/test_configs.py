@@ -137,7 +137,7 @@ def test_trusted_targets_are_exactly_those_of_the_networks_and_data_sets() -> No
     for group in (*NETWORK_GROUPS, "data", "augmentation"):
         for path in (CONF / group).glob("*.yaml"):
             used |= targets_in(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
-    assert used == set(TRUSTED_TARGETS)
+    assert used - {"r3cnn.data.shapes.write_shapes"} == set(TRUSTED_TARGETS)  # which writes files
     assert len(TRUSTED_TARGETS) == len(set(TRUSTED_TARGETS))
 
 

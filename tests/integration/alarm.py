@@ -44,3 +44,11 @@ class Alarm(Callback):
     def _ring(self, trainer: lightning.Trainer, is_time: bool) -> None:
         if is_time and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.signal)
+
+
+class Failing(Callback):
+    """Fails on the second rank before its second step."""
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *args: object) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 1:
+            raise RuntimeError("this rank is the one that failed")

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tiny_runs import EVERY_STEP, Cli, Train
 
 from r3cnn.evaluation.error_report import ErrorReport
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 
 
 def rois(folder: Path, split: str = "") -> RoiReport:
@@ -84,17 +84,18 @@ def test_without_the_detections_of_every_loop_there_is_an_error_that_says_how_to
     call = (f"checkpoint={trained}/checkpoints/last.ckpt", "evaluation.save_loops=false", "pictures=0")
     cli("evaluate", *call, f"output_dir={tmp_path}")
     assert [path.name for path in tmp_path.glob("detections*.json")] == ["detections.json"]
-    with pytest.raises(FileNotFoundError, match=r"detections_loop1\.json does not exist.*save_loops=true"):
+    with pytest.raises(FileNotFoundError, match=r"has no detections_loop1\.json.*save_loops=true"):
         cli("analyze", "errors", f"run={tmp_path}")
 
 
-def test_figure_2_is_drawn_from_several_runs(
-    trained: Path, evaluated: Path, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_figure_2_is_drawn_from_several_runs_and_leaves_the_statistics_of_a_run_in_the_folder_alone(
+    trained: Path, evaluated: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli("analyze", "rois", f"runs=[{trained},{evaluated}]", "split=val", f"output_dir={tmp_path}")
-    assert (tmp_path / "roi_histograms.png").stat().st_size > 10_000
-    content = json.loads((tmp_path / "roi_statistics.json").read_text())
-    assert list(content.values()) == [rois(trained), rois(evaluated)]
+    expected = [rois(trained), rois(evaluated)]
+    cli("analyze", "rois", f"runs=[{trained},{evaluated}]", "split=val", f"output_dir={evaluated}")
+    assert (evaluated / "roi_histograms.png").stat().st_size > 10_000
+    assert list(json.loads((evaluated / "rois.json").read_text()).values()) == expected
+    assert rois(evaluated) == expected[1]
     assert "balance" in capsys.readouterr().out
 
 
@@ -102,7 +103,7 @@ def test_figure_2_is_drawn_from_several_runs(
     ("overrides", "message"),
     [
         (["runs=[]"], "runs is empty"),
-        (["split=test", "runs=[here]"], r"split must be one of \['train', 'val'\], got 'test'"),
+        (["split=test", "runs=[here]"], "split is 'test': one of train, val is needed"),
         (["runs=[here,here]"], "runs names a folder twice"),
         (["runs=[here]"], r"roi_statistics_train\.json does not exist"),
     ],
@@ -157,7 +158,11 @@ def test_detections_from_anywhere_are_analysed_against_their_annotations(
         ([], "name a run"),
         (["run=nowhere"], r"nowhere has no metrics\.json"),
         (["detections=a.json", "annotations=b.json"], r"a\.json does not exist"),
-        (["run=nowhere", "foreground_ious=[0.52]"], r"foreground_ious must be some of 0\.50, 0\.55.*got \[0\.52\]"),
+        (
+            ["run=nowhere", "foreground_ious=[0.52]"],
+            r"foreground_ious must be some of 0\.50, 0\.55.*each once, got \[0\.52\]",
+        ),
+        (["run=nowhere", "foreground_ious=[0.5,0.5]"], r"foreground_ious must be some of .*got \[0.5, 0.5\]"),
         (["run=nowhere", "background_iou=0.6"], r"background_iou must be in \(0, 0\.5\], got 0\.6"),
     ],
 )
@@ -252,7 +257,7 @@ def test_detections_that_do_not_belong_to_the_annotations_are_refused(
     annotations = f"annotations={Path(data.root) / data.val.annotations}"
     entry = json.loads((evaluated / "detections.json").read_text())[0]
     cases = {"image": {"image_id": 99}, "category": {"category_id": 99}}
-    messages = {"image": "entry 0 lacks 99, or speaks of an unknown image", "category": "detections name category 99"}
+    messages = {"image": "entry 0 has image_id 99, which is not in", "category": "detections name category 99"}
     for name, change in cases.items():
         (tmp_path / f"{name}.json").write_text(json.dumps([{**entry, **change}]))
         with pytest.raises(ValueError, match=messages[name]):

@@ -104,11 +104,13 @@ def test_multirun_may_stand_anywhere_and_every_failed_job_is_named_in_a_line(
     for place in range(4):
         words = ["report", *settings]
         words.insert(place, "-m")
-        with pytest.raises(FileNotFoundError, match=r"a has no metrics\.json"):
+        with pytest.raises(ValueError, match=r"no run to report: .*a has no metrics\.json"):
             cli(*words)
         errors = capfd.readouterr().err
         for name in "ab":
-            assert f"failed: runs=[{tmp_path}/{name}] output_dir={tmp_path}: {tmp_path}/{name} has no metrics" in errors
+            assert (
+                f"failed: runs=[{tmp_path}/{name}] output_dir={tmp_path}: no run to report: {tmp_path}/{name}" in errors
+            )
         assert "Traceback" not in errors
         assert "HYDRA_FULL_ERROR" not in errors
 

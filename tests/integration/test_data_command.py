@@ -121,9 +121,9 @@ def test_browse_without_a_recipe_shows_the_validation_images_whole(cli: Cli, tmp
     ("arguments", "message"),
     [
         (("convert", "images=a"), "needs masks=…, output=…"),
-        (("browse", *SHAPES, "split=test"), "split must be one of"),
-        (("browse", *SHAPES, "count=0"), "count is 0"),
-        (("part=look",), "part must be one of"),
+        (("browse", *SHAPES, "split=test"), "split is 'test': one of train, val is needed"),
+        (("browse", *SHAPES, "count=0"), "count is 0: a whole number >= 1"),
+        (("part=look",), "part is 'look': one of check, browse, convert is needed"),
     ],
 )
 def test_a_wrong_call_says_what_is_wrong(cli: Cli, arguments: tuple[str, ...], message: str) -> None:

@@ -101,8 +101,9 @@ def test_a_run_is_replaced_only_when_asked_to_and_once_the_new_one_has_a_checkpo
             train_tiny(*short, folder=run)
     with pytest.raises(FloatingPointError):
         train_tiny("overwrite=true", "optimizer.lr=1e30", "lr_schedule.warmup_steps=0", folder=run)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"holds a run \(checkpoints/best.ckpt.*: name another output_dir"):
-        cli("predict", f"checkpoint={other}", f"source={run}/pictures", f"output_dir={run}")
+        cli("predict", f"checkpoint={other}", f"source={tmp_path}/a.png", f"output_dir={run}")
     with pytest.raises(ValueError, match=r"holds a run \(checkpoints/best.ckpt.*: name another output_dir"):
         cli("evaluate", f"checkpoint={other}", f"output_dir={run}")
     set_aside(run)  # as one that is killed before its first checkpoint leaves it

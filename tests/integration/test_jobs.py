@@ -213,7 +213,7 @@ def test_the_configuration_of_a_job_is_what_its_command_gets() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("launcher.ranks=0", "launcher.ranks is 0: a number of processes per job >= 1"),
+        ("launcher.ranks=0", "launcher.ranks is 0, but"),
         ("trainer.devices=4", "launcher.ranks is 2, but trainer.devices is 4"),
         ("trainer.num_nodes=2", "launcher.ranks is 2, but trainer.devices is 2 and trainer.num_nodes 2"),
     ],

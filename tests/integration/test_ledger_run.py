@@ -11,7 +11,8 @@ from test_two_ranks import TWO_RANKS, r3cnn
 from tiny_runs import TINY_RUN, Cli
 
 from r3cnn.data.index_cache import digest_of
-from r3cnn.reporting.records import RESULT, Record, read_record
+from r3cnn.reporting.records import Record, read_record
+from r3cnn.run_files import RESULT
 
 NAIVE = ("experiment=r3cnn_naive", "scale=demo", *(each for each in TINY_RUN if not each.startswith("experiment=")))
 SHORT = ("trainer.max_steps=3", "callbacks.measurements.warm_up_steps=1", "pictures=0", "data.eval_batch_size=1")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import EVERY_STEP, Cli, Train
+from killed_runs import KILLED, Moment, differences, run
+from tiny_runs import EVERY_STEP, TINY_RUN, Cli, Train
 
 from r3cnn.cli import initial
 
@@ -89,8 +92,42 @@ def test_a_run_resumed_between_two_optimizer_steps_ends_with_the_same_bits(train
 
 def test_a_run_that_is_resumed_in_its_folder_keeps_one_gapless_table(train_tiny: Train) -> None:
     folder = train_tiny("trainer.max_steps=3")
-    train_tiny("trainer.max_steps=5", "resume=last", folder=folder)
-    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4]
+    train_tiny("trainer.max_steps=6", "resume=last", folder=folder)
+    assert [int(row["step"]) for row in rows(folder)] == [0, 1, 2, 3, 4, 5]
+    forecast = r"about 0\.\d\d h to the end: \S+ s per step \(1 left\), .*; peak memory \d\.\d\d GiB a rank"
+    assert re.search(forecast, (folder / "train.log").read_text())
+
+
+# A run is killed in the validation that is due at the step of its only checkpoint, at that step's row of metrics.csv,
+# as a checkpoint is written, and in the evaluation of the final weights.
+KILLS = [
+    Moment("validation", 1),
+    *(pytest.param(Moment(place, count), marks=pytest.mark.slow) for place, count in (("logging", 2), ("best", 1))),
+    pytest.param(Moment("writing", 2), marks=pytest.mark.slow),
+]
+VALIDATED = (
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "callbacks.last.every_n_train_steps=2",
+    "pictures=0",
+)
+
+
+@pytest.fixture(scope="module")
+def not_killed(train_tiny: Train) -> Path:
+    return train_tiny(*VALIDATED)
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_a_run_that_is_killed_and_resumed_makes_up_its_validation_and_ends_as_an_undisturbed_one(
+    not_killed: Path, tmp_path: Path, moment: Moment
+) -> None:
+    words = ["train", *TINY_RUN, *VALIDATED, "resume=auto", f"output_dir={tmp_path}/run"]
+    statuses = [run(words, tmp_path / "log", each) for each in (moment, None)]
+    assert statuses == [KILLED, 0], (tmp_path / "log").read_text()
+    assert differences(tmp_path / "run", not_killed) == []
+    run(words, tmp_path / "log")  # its result is known as its own, though JSON has no infinite numbers
+    assert "finished already" in (tmp_path / "log").read_text()
 
 
 def test_a_resumed_run_leaves_nothing_that_speaks_of_its_earlier_part(train_tiny: Train, cli: Cli) -> None:
@@ -167,3 +204,45 @@ def test_resuming_a_checkpoint_of_an_older_format_says_so(trained: Path, train_t
     with pytest.raises(ValueError, match=r"old\.ckpt has format 1, this version reads 2"):
         train_tiny(*EVERY_STEP, f"resume={tmp_path}/old.ckpt", folder=tmp_path / "run")
     assert not (tmp_path / "run/metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_copied_run_goes_on_with_its_best_checkpoint_and_speaks_of_no_other_folder(
+    train_tiny: Train, tmp_path: Path
+) -> None:
+    validated = ("trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1", "pictures=0")
+    first = train_tiny(*validated, "trainer.max_steps=4", folder=tmp_path / "first")
+    best = (first / "checkpoints" / "best.ckpt").read_bytes()
+    shutil.copytree(first, tmp_path / "copy")
+    shutil.rmtree(first)
+    copy = train_tiny(*validated, "trainer.max_steps=7", "resume=last", folder=tmp_path / "copy")
+    assert (copy / "checkpoints" / "best.ckpt").read_bytes() == best  # an AP of 0 is no better than the one before
+    callbacks = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert str(tmp_path) not in str(callbacks)
+
+
+@pytest.mark.slow
+def test_a_hostile_checkpoint_removes_nothing_and_takes_no_place_of_lightnings(
+    trained: Path, train_tiny: Train, tmp_path: Path
+) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.mkdir()
+    (precious / "mine.ckpt").write_text("mine")
+    shutil.copytree(trained, run)
+    hostile = run / "checkpoints" / "hostile.ckpt"
+    for change in ({"load_state_dict": 1}, {"ready": "2"}):
+        content = torch.load(trained / "checkpoints/at_2.ckpt", weights_only=True)
+        content["loops"]["fit_loop"]["epoch_progress"]["current"] |= change
+        torch.save(content, hostile)
+        with pytest.raises(ValueError, match=r"hostile\.ckpt"):
+            train_tiny(*EVERY_STEP, f"resume={hostile}", folder=run)
+    content = torch.load(trained / "checkpoints/at_2.ckpt", weights_only=True)
+    for name, state in content["callbacks"].items():
+        if "Checkpoint" in name:
+            folder = f"local://{precious}"
+            state |= dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), folder)
+            state |= {"dirpath": str(run / "checkpoints"), "best_k_models": {folder: torch.tensor(-1.0)}}
+    torch.save(content, hostile)
+    train_tiny(*EVERY_STEP, f"resume={hostile}", folder=run)
+    assert (precious / "mine.ckpt").read_text() == "mine"
+    assert (run / "result.json").is_file()

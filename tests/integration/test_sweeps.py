@@ -148,5 +148,6 @@ def test_a_failed_job_stops_no_other_and_is_reported_with_its_folder_and_log(sta
     assert len(names(tmp_path / "out")) == 2
     assert len(failed) == 1
     assert f"1 of 2 jobs failed: {tmp_path}/out/{failed[0]}" in errors
-    assert f"r3cnn: {broken} holds no recipe.json" in errors  # what the rank said, not torchrun
+    assert f"r3cnn: data.prepare: {broken} holds no recipe.json" in errors  # what the rank said, not torchrun
     assert "Traceback" not in errors.split("1 of 2 jobs failed")[-1]
+    assert "Error executing job" not in errors

@@ -47,6 +47,19 @@ def test_two_ranks_train_and_write_one_outcome(tmp_path: Path) -> None:
     assert "= 0.004 x 4/16 images per step" in (tmp_path / "train.log").read_text()
 
 
+@pytest.mark.slow
+def test_what_is_said_last_of_ranks_that_fail_is_the_cause_and_not_that_a_rank_was_lost(tmp_path: Path) -> None:
+    settings = [*TINY_RUN, "pictures=0", f"output_dir={tmp_path}", *TWO_RANKS, "data.batch_size=1"]
+    command = [sys.executable, "-m", "r3cnn", "train", *settings, "+callbacks.failing._target_=alarm.Failing"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    *_, cause, lost = [line for line in done.stderr.splitlines() if "this rank is" in line or "lost" in line]
+    assert cause == "RuntimeError: this rank is the one that failed"
+    assert lost == "r3cnn: rank 0 has lost another rank, which says why or was killed"
+
+
 def test_further_ranks_of_a_job_in_a_multirun_get_that_job_alone(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ def test_the_library_reads_the_file_and_sends_all_of_it(sent: Sent, tmp_path: Pa
     with listening() as received:
         variables = {"WANDB_BASE_URL": received.url, "WANDB_API_KEY": "0" * 40, "NETRC": os.devnull}
         environment = {**os.environ, **variables, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        environment.pop("WANDB_SERVICE", None)  # of a run in this process, which may be over
         command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

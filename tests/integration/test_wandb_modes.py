@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from killed_runs import KILLED, Moment, run
 from tiny_runs import TINY_RUN, Cli
 from wandb_files import environment, read_run, runs_in
 
@@ -64,3 +66,32 @@ def test_a_service_lost_after_the_result_is_no_failure_and_switched_off_nothing_
     )
     assert (tmp_path / "result.json").is_file()
     assert not (tmp_path / "wandb").exists()
+
+
+def test_a_run_that_is_killed_and_continued_from_a_copy_of_its_folder_is_one_run_that_says_every_step_once(
+    tmp_path: Path,
+) -> None:
+    words = ["train", *TINY_RUN, "logger=wandb", "logger.wandb.pictures=0", "logger.wandb.panels=0", "pictures=0"]
+    words += ["resume=auto", "trainer.max_steps=6", "callbacks.last.every_n_train_steps=2"]
+    words += ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1"]
+    with environment():
+        flushed = Moment("step", 6, pause=20.0)  # the library writes every 15 seconds
+        killed = run([*words, f"output_dir={tmp_path}/here"], tmp_path / "log", flushed)
+        assert read_run(runs_in(tmp_path / "here")[0]).values("train/loss")[4:]
+        shutil.copytree(tmp_path / "here", tmp_path / "there")
+        continued = run([*words, f"output_dir={tmp_path}/there"], tmp_path / "log")
+    assert (killed, continued) == (KILLED, 0), (tmp_path / "log").read_text()
+    parts = [read_run(folder) for folder in sorted(runs_in(tmp_path / "there"), key=lambda path: path.name)]
+    assert len({part.run.run_id for part in parts}) == 1
+    history = [row for part in parts for row in part.history]
+    steps = {
+        name: [row["trainer/global_step"] for row in history if name in row]
+        for name in ("train/loss", "val/mask_ap", "rois/val/loop1", "rois/train/loop1", "tables/ap_per_loop")
+    }
+    assert steps == {
+        "train/loss": [*range(6)],
+        "val/mask_ap": [2, 5],
+        "rois/val/loop1": [3, 6],
+        "rois/train/loop1": [3, 6],
+        "tables/ap_per_loop": [6],
+    }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+
+from r3cnn.end_signals import leave_signals_to_parent
 
 PROGRAM = """
 import hashlib, sys, time
@@ -29,15 +33,13 @@ with SIGNALS.handled(may_continue=True):
 """
 POOL = """
 import os, time
-from pathlib import Path
 from r3cnn.data import inspection
 from r3cnn.end_signals import SIGNALS
-class Slow:
-    def examine(self, path):
-        os.write(1, b"x")
-        time.sleep(60)
+def slow(file):
+    os.write(1, b"x")
+    time.sleep(60)
 with SIGNALS.handled(may_continue=False):
-    list(inspection._look_at_all([(Path(name), None) for name in "abc"] * 640, 2, Slow()))
+    list(inspection._look_at_all([inspection._ImageFile("a", "a", None)] * 2000, 2, slow))
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -124,3 +126,24 @@ def test_a_signal_to_all_processes_ends_a_check_of_images_at_once_with_a_single_
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _load(is_ready: Event) -> None:
+    leave_signals_to_parent(0)
+    is_ready.set()
+    time.sleep(60)
+
+
+def test_a_process_that_loads_data_is_ended_by_its_parent_at_the_first_word_and_by_nobody_else() -> None:
+    forked = multiprocessing.get_context("fork")
+    is_ready = forked.Event()
+    worker = forked.Process(target=_load, args=(is_ready,), daemon=True)
+    worker.start()
+    assert is_ready.wait(30)
+    for name in ("TERM", "TERM", "INT", "HUP", "USR1"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0

@@ -15,7 +15,7 @@ from r3cnn.roi.early_exit import EarlyExit
 from r3cnn.structures import Detections
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "-1"])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cpu:x", "-1", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"device is '{name}': auto, or a device of this machine, is needed"):
         device_of(name)
@@ -143,7 +143,6 @@ def test_without_a_compiler_the_network_runs_as_it_is_and_the_reason_is_said(
     ("settings", "message"),
     [
         ({"precision": "fp8"}, r"precision must be one of \('float32', 'bf16'\), got 'fp8'"),
-        ({"compile": "yes"}, "compile must be true or false, got 'yes'"),
         ({"early_exit": 0.5}, r"early_exit must be a StayInLoops or an EarlyExit, got 0\.5"),
     ],
 )

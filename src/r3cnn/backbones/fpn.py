@@ -9,6 +9,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from r3cnn.layers.init import init_xavier
+from r3cnn.ranges import check_range
 
 
 class FPN(nn.Module):
@@ -21,6 +22,7 @@ class FPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, out_channels=out_channels)
         self.pyramid = FeaturePyramidNetwork(list(in_channels), out_channels, extra_blocks=LastLevelMaxPool())
         self.out_channels = out_channels
         init_xavier(self)

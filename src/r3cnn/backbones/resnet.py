@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models import get_weight, resnet
+from torchvision.models import get_model_weights, get_weight, list_models, resnet
 
 from r3cnn.backbones.backbone import Backbone
 from r3cnn.layers.residual import Residual, conv_norm
+from r3cnn.ranges import check_range
 
 Block: TypeAlias = resnet.BasicBlock | resnet.Bottleneck
 Norm = Literal["bn_eval", "bn", "sync_bn", "group_norm"]
@@ -140,11 +141,17 @@ class ResNet(Backbone):
 def _check(depth: int, norm: str, frozen_stages: int, weights: str | None, changed_layers: Sequence[int]) -> None:
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {depth}")
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm must be one of {get_args(Norm)}, got {norm!r}")
-    if not -1 <= frozen_stages <= 4:
-        raise ValueError(f"frozen_stages must be in [-1, 4], got {frozen_stages}")
+    check_range("[-1, 4]", frozen_stages=frozen_stages)
+    if weights is not None and weights not in _weights_of(depth):
+        raise ValueError(f"weights is {weights!r}: null or one of {_weights_of(depth)} is needed for depth={depth}")
     if norm == "group_norm" and weights is not None:
         raise ValueError(f"norm=group_norm has no ImageNet weights, got weights={weights}: set weights=null")
-    if not set(changed_layers) <= {1, 2, 3, 4}:
-        raise ValueError(f"changed_layers must be in 1 to 4, got {list(changed_layers)}")
+    check_range("[1, 4]", changed_layers=changed_layers or None)
+    if len(set(changed_layers)) < len(changed_layers):
+        raise ValueError(f"changed_layers names a layer twice: {list(changed_layers)}")
+
+
+def _weights_of(depth: int) -> list[str]:
+    """Names of torchvision's ImageNet weights of a depth."""
+    name = f"resnet{depth}"
+    return [str(one) for one in get_model_weights(name)] if name in list_models() else []

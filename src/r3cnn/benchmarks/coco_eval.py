@@ -16,9 +16,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from r3cnn.batch import Batch, Example
-from r3cnn.benchmarks.harness import Row, take_turns
+from r3cnn.benchmarks.harness import Row, index_with_pycocotools, take_turns
 from r3cnn.benchmarks.masks import draw_masks
-from r3cnn.benchmarks.workload import pair
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.paste import paste_and_encode
 from r3cnn.structures import Detections, InstanceMasks, Size, Target
@@ -31,7 +30,7 @@ JITTER = 0.1  # of a box's side: detections overlap their object by some 0.7 in 
 def coco_eval_rows(
     *,
     images: int,
-    image_size: Sequence[int],
+    image_size: Size,
     classes: int,
     objects: int,
     detections: int,
@@ -41,42 +40,38 @@ def coco_eval_rows(
 ) -> list[Row]:
     """Time from collected detections to box and mask AP.
 
-    Args:
-        images: Images.
-        image_size: (height, width) in pixels of each.
-        classes: Classes, drawn evenly.
-        objects: Objects per image.
-        detections: Detections per image, at least as many as objects; the further ones miss.
-        repetitions: Rounds that count.
-        warmups: Rounds before them.
-        seed: Of everything drawn.
-
     Raises:
         ValueError: If there are fewer detections than objects.
         ArithmeticError: If the two AP differ, since the times would then be of something else.
     """
     if detections < objects:
-        raise ValueError(f"detections must be at least objects, got {detections} and {objects}")
-    size = pair(image_size)
+        raise ValueError(
+            f"parts.coco_eval.detections must be at least parts.coco_eval.objects, got {detections} and {objects}"
+        )
     generator = torch.Generator().manual_seed(seed)
     annotations: list[dict[str, object]] = []
     found, records = [], []
     for image_id in range(1, images + 1):
-        masks, boxes = draw_masks(detections, size, seed + image_id)
+        masks, boxes = draw_masks(detections, image_size, seed + image_id)
         labels = torch.randint(classes, (detections,), generator=generator)
-        truth = _annotations(masks[:objects], boxes[:objects], labels, size, image_id)
-        annotations += [{"id": len(annotations) + number, **one} for number, one in enumerate(truth, start=1)]
-        found.append(_near(masks, boxes, labels, size, generator))
-        records.append({"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]})
+        annotations += _annotations(masks[:objects], boxes[:objects], labels, image_size, image_id)
+        found.append(_near(masks, boxes, labels, image_size, generator))
+        records.append(
+            {"id": image_id, "file_name": f"{image_id}.png", "height": image_size[0], "width": image_size[1]}
+        )
+    content = {
+        "images": records,
+        "categories": [{"id": number, "name": str(number)} for number in range(1, classes + 1)],
+        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, start=1)],
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "instances.json"
-        categories = [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
-        file.write_text(json.dumps({"images": records, "categories": categories, "annotations": annotations}))
-        metric = CocoAP(file, range(1, classes + 1))
-        for image_id, one in enumerate(found, start=1):
-            metric.update(_batch(image_id, size), [[one]])
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(str(file))
+        file.write_text(json.dumps(content))
+        metric, coco = CocoAP(file, range(1, classes + 1)), index_with_pycocotools(file)
+    nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(image_size))
+    for image_id, one in enumerate(found, start=1):
+        example = Example(torch.zeros(3, *image_size, dtype=torch.uint8), nothing, image_id, image_size)
+        metric.update(Batch.of([example]), [[one]])
     entries = metric.compute().detections
 
     def ours() -> float:
@@ -108,13 +103,17 @@ def _pycocotools(truth: COCO, entries: Sequence[Mapping[str, object]]) -> float:
 def _annotations(masks: Tensor, boxes: Tensor, labels: Tensor, size: Size, image_id: int) -> list[dict[str, object]]:
     """Objects of an image, without their ids."""
     rles = paste_and_encode(masks, boxes, size)
-    annotations = []
-    for counts, area, label in zip(rles.counts, rles.areas.tolist(), labels.tolist(), strict=False):
-        rle = {"size": list(size), "counts": counts}
-        segmentation = {**rle, "counts": counts.decode("ascii")}
-        one = {"image_id": image_id, "category_id": label + 1, "iscrowd": 0, "bbox": coco_mask.toBbox(rle).tolist()}
-        annotations.append({**one, "area": area, "segmentation": segmentation})
-    return annotations
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label + 1,
+            "iscrowd": 0,
+            "bbox": coco_mask.toBbox({"size": list(size), "counts": counts}).tolist(),
+            "area": area,
+            "segmentation": {"size": list(size), "counts": counts.decode("ascii")},
+        }
+        for counts, area, label in zip(rles.counts, rles.areas.tolist(), labels.tolist(), strict=False)
+    ]
 
 
 def _near(masks: Tensor, boxes: Tensor, labels: Tensor, size: Size, generator: torch.Generator) -> Detections:
@@ -125,8 +124,3 @@ def _near(masks: Tensor, boxes: Tensor, labels: Tensor, size: Size, generator: t
     moved[:, 2:] = torch.maximum(moved[:, 2:], moved[:, :2] + 1)
     scores = torch.rand(len(boxes), generator=generator).sort(descending=True).values
     return Detections(moved, scores, labels, masks, scores)
-
-
-def _batch(image_id: int, size: Size) -> Batch:
-    nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), InstanceMasks.empty(size))
-    return Batch.of([Example(torch.zeros(3, *size, dtype=torch.uint8), nothing, image_id, size)])

@@ -9,36 +9,28 @@ from functools import partial
 from math import prod
 
 import torch
+import torchvision.ops  # noqa: F401  (its operators)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
-
-def flop_counter() -> FlopCounterMode:
-    """A counter, two operations per multiply-add, that also knows attention on the CPU and deformable convolutions.
-
-    RoIAlign's sampling counts nothing, and operations inside a graph that ``torch.compile`` made are not seen.
-    """
-    aten, vision = torch.ops.aten, torch.ops.torchvision
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={
-            aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
-                query, key, value
-            ),
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **__: sdpa_backward_flop_count(
-                *shapes[:4]
-            ),
-            vision.deform_conv2d: lambda images, weight, *_, out_shape, **__: conv_flop_count(
-                images, weight, out_shape, transposed=False
-            ),
-            # As much as forward for the gradient of the input, and again for that of the weight.
-            vision._deform_conv2d_backward: lambda grad, images, weight, *_, **__: (
-                2 * 2 * grad[0] * prod(grad[2:]) * prod(weight)
-            ),
-        },
-    )
+ATEN, VISION = torch.ops.aten, torch.ops.torchvision
+FLOPS = {  # of what torch's counter does not know: attention on the CPU and deformable convolutions
+    ATEN._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
+        query, key, value
+    ),
+    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **__: sdpa_backward_flop_count(
+        *shapes[:4]
+    ),
+    VISION.deform_conv2d: lambda images, weight, *_, out_shape, **__: conv_flop_count(
+        images, weight, out_shape, transposed=False
+    ),
+    # As much as forward for the gradient of the input, and again for that of the weight.
+    VISION._deform_conv2d_backward: lambda grad, images, weight, *_, **__: (
+        2 * 2 * grad[0] * prod(grad[2:]) * prod(weight)
+    ),
+}
 
 
 class LiveTensors(TorchDispatchMode):
@@ -109,8 +101,11 @@ def peak_bytes(call: Callable[[], float], device: torch.device) -> int:
 
 
 def counted(call: Callable[[], float], device: torch.device) -> tuple[int, int]:
-    """Floating-point operations of a call, and its `peak_bytes`."""
-    counter = flop_counter()
+    """Floating-point operations of a call, two per multiply-add, and its `peak_bytes`.
+
+    RoIAlign's sampling counts nothing, and operations inside a graph that ``torch.compile`` made are not seen.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=FLOPS)
 
     def with_counter() -> float:
         with counter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,13 +13,13 @@ from torchvision.transforms import v2
 
 from r3cnn.batch import Batch
 from r3cnn.benchmarks.harness import Row, take_turns
-from r3cnn.benchmarks.workload import pair
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.loading import collate
 from r3cnn.data.reading import read_annotations
 from r3cnn.data.samplers import Draw
 from r3cnn.data.split import Split
+from r3cnn.structures import Size
 
 OURS, BASELINE = "ours", "torchvision's CocoDetection"
 FLIP = 0.5
@@ -33,24 +32,13 @@ def data_rows(
     images: str,
     annotations: str,
     limit: int,
-    image_size: Sequence[int],
+    image_size: Size,
     batch_size: int,
     repetitions: int,
     warmups: int,
     seed: int,
 ) -> list[Row]:
     """Seconds per image with one loading process.
-
-    Args:
-        root: Folder of the data set.
-        images: Image folder below it.
-        annotations: COCO file below it.
-        limit: Images, the first so many that have an object.
-        image_size: Upper bounds of the (shorter, longer) side in pixels.
-        batch_size: Images that are put together.
-        repetitions: Rounds that count.
-        warmups: Rounds before them.
-        seed: Of the augmentation.
 
     Raises:
         FileNotFoundError: If the data set is not there.
@@ -69,13 +57,11 @@ def data_rows(
     return [turns.row(title, OURS, BASELINE, 1 / 3, per_call=count)]
 
 
-def our_loader(split: Split, image_size: Sequence[int], batch_size: int, seed: int) -> tuple[DataLoader[Batch], int]:
+def our_loader(split: Split, image_size: Size, batch_size: int, seed: int) -> tuple[DataLoader[Batch], int]:
     """All images in batches, in the file's order; and their number."""
     annotations = read_annotations(split.annotation_file, classes_of(split.annotation_file), "skip")
     indices = split.select(annotations)
-    data = CocoDataset(
-        annotations, split.image_folder, indices=indices, image_size=pair(image_size), flip=FLIP, seed=seed
-    )
+    data = CocoDataset(annotations, split.image_folder, indices=indices, image_size=image_size, flip=FLIP, seed=seed)
     draws = [Draw(0, item) for item in range(len(data))]
     batches = [draws[start : start + batch_size] for start in range(0, len(data), batch_size)]
     loader: DataLoader[Batch] = DataLoader(
@@ -88,9 +74,7 @@ def our_loader(split: Split, image_size: Sequence[int], batch_size: int, seed: i
     return loader, len(data)
 
 
-def torchvision_loader(
-    split: Split, image_size: Sequence[int], batch_size: int, count: int
-) -> DataLoader[TorchvisionExample]:
+def torchvision_loader(split: Split, image_size: Size, batch_size: int, count: int) -> DataLoader[TorchvisionExample]:
     """The same with ``wrap_dataset_for_transforms_v2`` and masks, as in torchvision's reference scripts."""
     transforms = v2.Compose(
         [

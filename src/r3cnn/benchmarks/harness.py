@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import logging
 import multiprocessing
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision
+from pycocotools.coco import COCO
+from torch.profiler import record_function
 
 from r3cnn.end_signals import end_silently
 from r3cnn.process_memory import peak_bytes
@@ -23,6 +27,7 @@ from r3cnn.process_memory import peak_bytes
 log = logging.getLogger(__name__)
 CPU, MB = torch.device("cpu"), 1e6
 NOISY = 0.1  # a spread above it asks for a quieter machine or more repetitions
+SECTION = "r3cnn: "  # what names of sections begin with, beside those that torch's own code records
 CLEAR, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 
 
@@ -72,14 +77,9 @@ class Turns:
         return statistics.median(self.rounds[name])
 
     def row(self, title: str, ours: str, baseline: str, target: float | None = None, *, per_call: int = 1) -> Row:
-        """Two of the calls; the ratio is paired by round, so that what slows down a whole round cancels.
+        """One call beside another; seconds are divided by ``per_call``, such as the images of a call.
 
-        Args:
-            title: Name of the row.
-            ours: Name of the call.
-            baseline: Name of the other one.
-            target: Largest ratio that the project aims at.
-            per_call: What the seconds are divided by, such as the images of a call.
+        The ratio is paired by round, so that what slows down a whole round cancels.
         """
         low, middle, high = quartiles([a / b for a, b in zip(self.rounds[ours], self.rounds[baseline], strict=True)])
         amounts = self.median(ours) / per_call, self.median(baseline) / per_call
@@ -108,12 +108,7 @@ def take_turns(
         warmups: Rounds before them that do not.
         device: Waited for before the clock is read.
         clock: Seconds; `time.process_time` counts those of the processor, which others on the machine disturb less.
-
-    Raises:
-        ValueError: For less than one round.
     """
-    if repetitions < 1 or warmups < 0:
-        raise ValueError(f"repetitions must be >= 1 and warmups >= 0, got {repetitions} and {warmups}")
     rounds: dict[str, list[float]] = {name: [] for name in calls}
     outcomes: dict[str, float] = {}
     for number in range(-warmups, repetitions):
@@ -136,20 +131,21 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@dataclass(frozen=True)
-class Alone:
-    """What a call took in a process of its own.
-
-    Attributes:
-        seconds: Of the processor, in all threads and the system's calls.
-        extra_bytes: Growth of the resident memory at the worst moment.
-    """
-
-    seconds: float
-    extra_bytes: int
+@contextlib.contextmanager
+def section(name: str) -> Iterator[None]:
+    """A part of a step, for `torch.profiler`; while it looks, the device's time goes to whoever asked for it."""
+    _finish_if_profiled()
+    with record_function(SECTION + name):
+        yield
+        _finish_if_profiled()
 
 
-def run_alone(call: Callable[[], object], *, warm_up: Callable[[], object] | None = None) -> Alone:
+def _finish_if_profiled() -> None:
+    if torch.cuda.is_available() and torch.autograd._profiler_enabled():
+        torch.cuda.synchronize()
+
+
+def run_alone(call: Callable[[], object], *, warm_up: Callable[[], object] = int) -> tuple[float, int]:
     """Measures a call in a new process (Linux).
 
     In the process that asks, what the allocator kept of earlier work would be taken again without growing. The kernel
@@ -158,6 +154,10 @@ def run_alone(call: Callable[[], object], *, warm_up: Callable[[], object] | Non
     Args:
         call: Can be pickled, such as a partial of a function of a module; what it returns is dropped.
         warm_up: A smaller one that runs before it, for what is set up once, such as threads.
+
+    Returns:
+        Seconds of the processor in all threads and the system's calls, and bytes by which the resident memory grew at
+        the worst moment.
 
     Raises:
         OSError: If the kernel does not let the process set the mark back.
@@ -168,29 +168,33 @@ def run_alone(call: Callable[[], object], *, warm_up: Callable[[], object] | Non
         return pool.submit(_measured, call, warm_up).result()
 
 
-def _measured(call: Callable[[], object], warm_up: Callable[[], object] | None) -> Alone:
-    if warm_up is not None:
-        warm_up()
+def _measured(call: Callable[[], object], warm_up: Callable[[], object]) -> tuple[float, int]:
+    warm_up()
     gc.collect()
     CLEAR.write_text(RESET_PEAK, encoding="ascii")
     before, start = peak_bytes(), time.process_time()
     call()
-    return Alone(time.process_time() - start, peak_bytes() - before)
+    return time.process_time() - start, peak_bytes() - before
+
+
+def index_with_pycocotools(file: Path) -> COCO:
+    """What the baselines of the data path hold an annotation file in."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        return COCO(str(file))
 
 
 def machine(device: torch.device) -> dict[str, object]:
     """What the times depend on beside the code."""
-    cudnn, cpuinfo = torch.backends.cudnn, Path("/proc/cpuinfo")
-    gpu: dict[str, object] = {
-        "gpus": torch.cuda.device_count(),
-        "cuda": str(torch.version.cuda),
-        "cudnn": str(cudnn.version()),
-        "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {cudnn.allow_tf32}",
-    }
+    cpuinfo, found = Path("/proc/cpuinfo"), {"device": device.type}
+    if device.type == "cuda":
+        cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+        found["device"] = f"{torch.cuda.get_device_name(device)}, one of {torch.cuda.device_count()}"
+        found["cuda"] = f"{torch.version.cuda}, cudnn {cudnn.version()}"
+        found["tf32"] = f"matmul {cuda.matmul.allow_tf32}, cudnn {cudnn.allow_tf32}"
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        **({"device": torch.cuda.get_device_name(device), **gpu} if device.type == "cuda" else {"device": device.type}),
+        **found,
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from r3cnn.benchmarks.harness import MB, Row, compare, run_alone, take_turns
-from r3cnn.benchmarks.workload import pair
 from r3cnn.evaluation.paste import paste_and_encode
 from r3cnn.structures import Size
 
@@ -23,37 +21,27 @@ SIDES = (0.03, 0.8)  # of a whole image: object sides as in COCO, from a few pix
 
 
 def mask_rows(
-    *,
-    masks: int,
-    image_size: Sequence[int],
-    large_image_size: Sequence[int],
-    repetitions: int,
-    warmups: int,
-    seed: int,
+    *, masks: int, image_size: Size, large_image_size: Size, repetitions: int, warmups: int, seed: int
 ) -> list[Row]:
-    """Time at one size of image, and extra memory at a large one (theirs is computed, not allocated).
-
-    Args:
-        masks: Masks of an image.
-        image_size: (height, width) in pixels, for the times.
-        large_image_size: (height, width) in pixels, for the memory.
-        repetitions: Rounds that count.
-        warmups: Rounds before them.
-        seed: Of masks and boxes.
-    """
-    size, large = pair(image_size), pair(large_image_size)
-    one, many = (partial(paste_and_encode, *draw_masks(count, large, seed), large) for count in (1, masks))
-    used = run_alone(many, warm_up=one).extra_bytes / MB
-    dense = masks * large[0] * large[1] / MB
-    drawn = draw_masks(masks, size, seed)
-    calls: dict[str, Callable[[], float]] = {
-        OURS: lambda: len(paste_and_encode(*drawn, size).counts),
-        BASELINE: lambda: len(torchvision_rles(*drawn, size)),
-    }
-    turns = take_turns(calls, repetitions=repetitions, warmups=warmups)
-    memory = f"extra memory for {masks} masks at {large[0] * large[1] / 1e6:.0f} MP: {OURS} / dense uint8 masks alone"
+    """Time at one size of image, and extra memory at a large one (theirs is computed, not allocated)."""
+    one, many = (
+        partial(paste_and_encode, *draw_masks(count, large_image_size, seed), large_image_size) for count in (1, masks)
+    )
+    used = run_alone(many, warm_up=one)[1] / MB
+    dense = masks * large_image_size[0] * large_image_size[1] / MB
+    drawn = draw_masks(masks, image_size, seed)
+    turns = take_turns(
+        {
+            OURS: lambda: len(paste_and_encode(*drawn, image_size).counts),
+            BASELINE: lambda: len(torchvision_rles(*drawn, image_size)),
+        },
+        repetitions=repetitions,
+        warmups=warmups,
+    )
+    title = f"{masks} masks to RLE at {image_size[1]}x{image_size[0]}: {OURS} / {BASELINE}"
+    memory = f"extra memory for {masks} masks at {dense / masks:.0f} MP: {OURS} / dense uint8 masks alone"
     return [
-        turns.row(f"{masks} masks to RLE at {size[1]}x{size[0]}: {OURS} / {BASELINE}", OURS, BASELINE, LARGEST_TIME),
+        turns.row(title, OURS, BASELINE, LARGEST_TIME),
         compare(memory, used, dense, LARGEST_MEGABYTES / dense, "MB"),
     ]
 

@@ -6,17 +6,17 @@ Networks are new, but their work is that of trained ones, and equal on both side
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from r3cnn.benchmarks.counting import counted, peak_bytes
-from r3cnn.benchmarks.harness import MB, Row, Turns, compare, take_turns
+from r3cnn.benchmarks.harness import MB, Row, Turns, compare, section, take_turns
 from r3cnn.benchmarks.torchvision import CODES, NORMALISATION, Torchvision
 from r3cnn.benchmarks.workload import Case, Workload, draw_proposals, draw_workload
 from r3cnn.detector import RCNN, BackwardOrder
@@ -30,9 +30,8 @@ MEMORY_OF = "r3cnn_naive"
 MEMORY_TARGETS: dict[BackwardOrder, float] = {"at_once": 1.35, "by_loop": 1.15}
 # The weights, and with them the work, stay what they are, while the optimizer has all of its own to do.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-9, 0.9, 1e-4
-BACKWARD, OPTIMISER, REST = "backward", "optimiser", "rest"
+BACKWARD, OPTIMISER, REST = "backward", "optimiser", "rest"  # sections of a step
 Step = Callable[[], float]
-Section = Callable[[str], contextlib.AbstractContextManager[object]]
 
 
 class Ours(nn.Module):
@@ -44,9 +43,6 @@ class Ours(nn.Module):
         seed: Of the proposals and the sampling of RoIs.
         candidates: Class scores per image that pass the score threshold at inference.
         backward: As in `RCNN.total_loss`.
-
-    Attributes:
-        section: Called with the name of what runs next; parts of a step are timed by it.
     """
 
     def __init__(
@@ -54,29 +50,31 @@ class Ours(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.workload, self.backward_order = network, workload, backward
-        self.section: Section = contextlib.nullcontext
         self._generator = torch.Generator(workload.images.device).manual_seed(seed)
         impose_proposals(network, workload, seed)
         imitate_training(network, workload, candidates)
 
     def forward(self) -> Tensor:
         """Weighted sum of all losses."""
-        with self.section(NORMALISATION):
+        with section(NORMALISATION):
             images = self.workload.normalized()
         targets = self.workload.targets
         order = self.backward_order
         return self.network.total_loss(images, self.workload.sizes, targets, self._generator, backward=order)[0]
 
-    def infer(self, autocast: contextlib.AbstractContextManager[object]) -> int:
+    def infer(self) -> int:
         """From images to run-length codes of all masks; returns their number."""
         size = self.workload.size
-        with autocast:
-            with self.section(NORMALISATION):
+        with self.workload.autocast():
+            with section(NORMALISATION):
                 images = self.workload.normalized()
             found = self.network.detect(images, self.workload.sizes)
-        with self.section(CODES):
+        with section(CODES):
             rles = [paste_and_encode(one.masks, one.boxes, size, threshold=one.mask_threshold) for one in found]
         return sum(len(each.counts) for each in rles)
+
+
+Side = Ours | Torchvision
 
 
 def impose_proposals(network: RCNN, workload: Workload, seed: int) -> None:
@@ -127,19 +125,18 @@ def imitate_training(network: RCNN, workload: Workload, candidates: int) -> None
     network.roi_heads.detection = replace(network.roi_heads.detection, score_threshold=threshold)
 
 
-def training_step(side: Ours | Torchvision, case: Case) -> Step:
+def training_step(side: Side) -> Step:
     """All losses, gradients and update; returns the loss, which must be finite: else the time is of something else."""
     optimizer = new_optimizer(side)
-    device = side.workload.images.device
 
     def step() -> float:
         side.train()
-        with side.section(REST):
-            with case.autocast(device):
+        with section(REST):
+            with side.workload.autocast():
                 loss = side()
-            with side.section(BACKWARD):
+            with section(BACKWARD):
                 loss.backward()
-            with side.section(OPTIMISER):
+            with section(OPTIMISER):
                 optimizer.step()
                 optimizer.zero_grad()
                 value = loss.item()
@@ -150,7 +147,7 @@ def training_step(side: Ours | Torchvision, case: Case) -> Step:
     return step
 
 
-def new_optimizer(side: Ours | Torchvision) -> SGD:
+def new_optimizer(side: Side) -> SGD:
     """An optimizer that has its momentum already, so that every step takes the same time and memory.
 
     Ours is fused, as in ``conf/optimizer``; torchvision's is what its reference training has.
@@ -165,16 +162,15 @@ def new_optimizer(side: Ours | Torchvision) -> SGD:
     return optimizer
 
 
-def inference_step(side: Ours | Torchvision, case: Case) -> Step:
+def inference_step(side: Side) -> Step:
     """From images to run-length codes; returns the number of detections."""
-    device = side.workload.images.device
 
-    def infer() -> float:
+    def step() -> float:
         side.eval()
-        with side.section(REST), torch.inference_mode():
-            return side.infer(case.autocast(device))
+        with section(REST), torch.inference_mode():
+            return float(side.infer())
 
-    return infer
+    return step
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,7 @@ class Task:
     """
 
     name: str
-    step: Callable[[Ours | Torchvision, Case], Step]
+    step: Callable[[Side], Step]
     targets: Mapping[str, float]
 
 
@@ -223,8 +219,6 @@ class Bench:
         build: Makes a new network of an experiment with overrides, random weights from the seed, on the CPU.
         device: Where everything runs.
         cases: Every precision with every batch size that was asked for.
-        mean: Of each channel, in [0, 255].
-        std: Of each channel, in [0, 255].
         candidates: Class scores per image that pass the score threshold at inference.
         repetitions: Rounds that count.
         warmups: Rounds before them.
@@ -235,8 +229,6 @@ class Bench:
     build: Callable[[str, Sequence[str]], RCNN]
     device: torch.device
     cases: Sequence[Case]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     candidates: int
     repetitions: int
     warmups: int
@@ -248,42 +240,43 @@ class Bench:
     ) -> Ours:
         """A new network of an experiment and the batch of a case."""
         network = self.build(experiment, overrides).to(self.device)
-        workload = draw_workload(case, mean=self.mean, std=self.std, seed=self.seed, device=self.device)
+        workload = draw_workload(case, num_classes=network.num_classes, seed=self.seed, device=self.device)
         return Ours(network, workload, seed=self.seed, candidates=self.candidates, backward=backward)
 
-    def torchvision(self, ours: Ours) -> Torchvision:
-        """Torchvision's network with the weights and the batch of our Mask R-CNN."""
-        return Torchvision(ours.network, ours.workload, self.seed)
+    def beside_torchvision(self, case: Case) -> dict[str, Side]:
+        """Our Mask R-CNN, and torchvision's with its weights and its batch."""
+        ours = self.side(REFERENCE, case)
+        return {REFERENCE: ours, TORCHVISION: Torchvision(ours.network, ours.workload, self.seed)}
 
-    def take_turns(self, calls: Mapping[str, Step]) -> Turns:
-        """The calls in turns, as often as was asked for."""
-        return take_turns(calls, repetitions=self.repetitions, warmups=self.warmups, device=self.device)
+    def speeds(self, task: Task, sides: Mapping[str, Side]) -> tuple[Turns, list[Speed]]:
+        """Networks in turns, after one step of each in which operations and memory are counted."""
+        calls = {name: task.step(side) for name, side in sides.items()}
+        counts = {name: counted(call, self.device) for name, call in calls.items()}
+        turns = take_turns(calls, repetitions=self.repetitions, warmups=self.warmups, device=self.device)
+        return turns, [Speed(name, turns.median(name), *counts[name], turns.outcomes[name]) for name in calls]
 
 
-def compare_networks(task: Task, bench: Bench, systems: Sequence[str]) -> tuple[list[Row], dict[str, object]]:
-    """Our Mask R-CNN beside torchvision's, and every system beside our Mask R-CNN; and the figures behind the rows."""
+def compare_networks(task: Task, bench: Bench, systems: Sequence[str]) -> tuple[list[Row], list[dict[str, object]]]:
+    """Our Mask R-CNN beside torchvision's, and every other system beside it; and the figures behind the rows."""
     rows: list[Row] = []
-    outcomes: dict[str, float] = {}
     figures: list[dict[str, object]] = []
-    for case in bench.cases:
-        ours = bench.side(REFERENCE, case)
-        sides: dict[str, Ours | Torchvision] = {REFERENCE: ours, TORCHVISION: bench.torchvision(ours)}
-        turns = bench.take_turns({name: task.step(side, case) for name, side in sides.items()})
-        title = f"{task.name}, {case.name}: {REFERENCE} / {TORCHVISION}"
-        rows.append(turns.row(title, REFERENCE, TORCHVISION, task.targets[bench.device.type]))
-        outcomes |= {f"{name}, {case.name}": outcome for name, outcome in turns.outcomes.items()}
-        found, about = beside_reference(task, bench, case, systems)
-        rows += found
-        figures += about
-    return rows, {"outcomes": outcomes, "systems": figures}
-
-
-def speeds(task: Task, bench: Bench, sides: Mapping[str, tuple[Ours, Case]]) -> tuple[Turns, list[Speed]]:
-    """Networks in turns, after one step of each in which operations and memory are counted."""
-    calls = {name: task.step(side, case) for name, (side, case) in sides.items()}
-    counts = {name: counted(call, bench.device) for name, call in calls.items()}
-    turns = bench.take_turns(calls)
-    return turns, [Speed(name, turns.median(name), *counts[name], turns.outcomes[name]) for name in calls]
+    for case, system in product(bench.cases, dict.fromkeys((REFERENCE, *systems))):
+        is_reference = system == REFERENCE
+        sides = (
+            bench.beside_torchvision(case)
+            if is_reference
+            else {name: bench.side(name, case, bench.own) for name in (system, REFERENCE)}
+        )
+        title = f"{task.name}, {case.name}: {' / '.join(sides)}"
+        turns, (ours, baseline) = bench.speeds(task, sides)
+        if is_reference:
+            rows.append(turns.row(title, REFERENCE, TORCHVISION, task.targets.get(bench.device.type)))
+        else:
+            rows += cost_rows(title, turns, ours, baseline, TIME_OVER_FLOPS)
+        for one in (ours, baseline):
+            speed = {**asdict(one), "images_per_second": case.batch_size / one.seconds}
+            figures.append({"comparison": title, **asdict(case), **speed})
+    return rows, figures
 
 
 def cost_rows(title: str, turns: Turns, ours: Speed, baseline: Speed, target: float | None = None) -> list[Row]:
@@ -296,30 +289,12 @@ def cost_rows(title: str, turns: Turns, ours: Speed, baseline: Speed, target: fl
     return [replace(ratios, spread=time.spread), time, memory]
 
 
-def beside_reference(
-    task: Task, bench: Bench, case: Case, systems: Sequence[str]
-) -> tuple[list[Row], list[dict[str, object]]]:
-    """Every system and our Mask R-CNN, two networks at a time; and the figures behind the rows."""
-    rows: list[Row] = []
-    found: dict[str, Speed] = {}
-    for system in systems:
-        sides = {name: bench.side(name, case, bench.own) for name in (system, REFERENCE)}
-        turns, measured = speeds(task, bench, {name: (side, case) for name, side in sides.items()})
-        found |= {speed.name: speed for speed in measured}
-        title = f"{task.name}, {case.name}: {system} / {REFERENCE}"
-        rows += cost_rows(title, turns, found[system], found[REFERENCE], TIME_OVER_FLOPS)
-    return rows, [
-        {"system": name, **asdict(case), **asdict(speed), "images_per_second": case.batch_size / speed.seconds}
-        for name, speed in found.items()
-    ]
-
-
-def memory_rows(bench: Bench, case: Case) -> list[Row]:
+def memory_rows(bench: Bench, case: Case, overrides: Sequence[str]) -> list[Row]:
     """Peak memory of a training step of R3-CNN beside that of Mask R-CNN, for every way to the gradients."""
 
     def megabytes(system: str, order: BackwardOrder) -> float:
-        step = TRAINING.step(bench.side(system, case, bench.own, order), case)
-        return peak_bytes(step, bench.device) / MB
+        side = bench.side(system, case, (*bench.own, *overrides), order)
+        return peak_bytes(TRAINING.step(side), bench.device) / MB
 
     reference = megabytes(REFERENCE, "at_once")
     title = f"peak training memory, {case.name}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Sequence
+from functools import wraps
 
-from r3cnn.benchmarks.counting import flop_counter
-from r3cnn.benchmarks.harness import Row, compare, wait_for
+from torch.profiler import ProfilerActivity, profile
+
+from r3cnn.benchmarks.harness import SECTION, Row, compare, section
 from r3cnn.benchmarks.networks import (
     BACKWARD,
     INFERENCE,
@@ -20,185 +20,114 @@ from r3cnn.benchmarks.networks import (
     TRAINING,
     Bench,
     Ours,
+    Side,
     Step,
     Task,
 )
 from r3cnn.benchmarks.torchvision import CODES, NORMALISATION, Torchvision
 from r3cnn.benchmarks.workload import Case
 
-BACKBONE, PYRAMID, RPN, MASKS = "backbone", "pyramid", "RPN", "masks"
-HEADS, TOGETHER = "RoI heads: matching, refinement, losses, selection", "RoI heads together"
-IN_BOTH = (NORMALISATION, BACKBONE, PYRAMID, RPN, BACKWARD, OPTIMISER, TOGETHER)
+BACKBONE, PYRAMID, RPN, BOXES, MASKS = "backbone", "pyramid", "RPN", "boxes of all loops", "masks of all loops"
+HEADS = "RoI heads"
+IN_BOTH = (NORMALISATION, BACKBONE, PYRAMID, RPN, HEADS, BACKWARD, OPTIMISER)
+Calls = dict[str, list[tuple[object, str]]]  # methods by the section that they are
 
 
-class Sections:
-    """Splits what a clock counts among named sections; each gets what the sections inside it leave over.
-
-    Args:
-        clock: Never runs backwards.
-
-    Attributes:
-        clock: May be replaced between two steps.
-        spent: By section, in the order in which they were first entered.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.spent: dict[str, float] = {}
-        self._open: list[str] = []
-        self._since = 0.0
-
-    @contextlib.contextmanager
-    def section(self, name: str) -> Iterator[None]:
-        """What happens inside is paid by ``name``."""
-        self._settle()
-        self.spent.setdefault(name, 0.0)
-        self._open.append(name)
-        try:
-            yield
-        finally:
-            self._settle()
-            self._open.pop()
-
-    def _settle(self) -> None:
-        now = self.clock()
-        if self._open:
-            self.spent[self._open[-1]] += now - self._since
-        self._since = now
-
-    def watch(self, owner: object, method: str, name: str | Callable[[], str]) -> None:
-        """Every call of a method, such as the ``forward`` of a module, is paid by ``name``; changes ``owner``."""
-        own = getattr(owner, method)
-
-        @wraps(own)
-        def watched(*args: object, **kwargs: object) -> object:
-            with self.section(name if isinstance(name, str) else name()):
-                return own(*args, **kwargs)
-
-        setattr(owner, method, watched)
-
-
-def watch(side: Ours | Torchvision, sections: Sections) -> None:
-    """Tells ``sections`` what runs; changes ``side`` in place."""
-    side.section = sections.section
-    if isinstance(side, Ours):
-        _watch_ours(side, sections)
-    else:
-        _watch_torchvision(side, sections)
-
-
-def _watch_ours(side: Ours, sections: Sections) -> None:
-    """Loops are counted by what each calls once. At inference the masks of all loops come together."""
-    network = side.network
-    heads, branch = network.roi_heads, network.roi_heads.mask_branch
-    loops = {"boxes": 0, "masks": 0}
-
-    def step_begins() -> str:
-        loops.update(boxes=0, masks=0)
-        return HEADS
-
-    def loop_begins(kind: str) -> str:
-        loops[kind] += 1
-        return f"loop {loops[kind]}: {kind}"
-
-    sections.watch(network.backbone, "forward", BACKBONE)
-    sections.watch(network.fpn, "forward", PYRAMID)
-    for method in ("losses", "propose"):
-        sections.watch(network.rpn, method, RPN)
-    for method in ("losses", "detect"):
-        sections.watch(heads, method, step_begins)
-    sections.watch(heads.box_extractor, "forward", lambda: loop_begins("boxes"))
-    for head in heads.box_heads:
-        sections.watch(head, "forward", lambda: f"loop {loops['boxes']}: boxes")
-    sections.watch(branch, "train_on", lambda: loop_begins("masks"))
-    sections.watch(branch, "predict", MASKS)
-
-
-def _watch_torchvision(side: Torchvision, sections: Sections) -> None:
-    """What its transform does at the end of inference is pasting."""
-    network = side.network
-    heads = network.roi_heads
-    sections.watch(network.transform, "forward", NORMALISATION)
-    sections.watch(network.transform, "postprocess", lambda: REST if side.training else CODES)
-    sections.watch(network.backbone.body, "forward", BACKBONE)
-    sections.watch(network.backbone.fpn, "forward", PYRAMID)
-    sections.watch(network.rpn, "forward", RPN)
-    sections.watch(heads, "forward", HEADS)
-    for module in (heads.box_roi_pool, heads.box_head, heads.box_predictor):
-        sections.watch(module, "forward", "loop 1: boxes")
-    for module in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor):
-        sections.watch(module, "forward", lambda: "loop 1: masks" if side.training else MASKS)
-
-
-def part_rows(bench: Bench, systems: Sequence[str]) -> tuple[list[Row], dict[str, object]]:
-    """Share of every part, and time beside torchvision's where it has the same part; operations are in the details.
+def part_rows(bench: Bench, systems: Sequence[str]) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """Share of every part, and time beside torchvision's where it has the same part; and the seconds behind the rows.
 
     Mask targets are ours of the masks and torchvision's of the rest of the heads, so heads are compared as a whole.
     """
     rows: list[Row] = []
-    details: dict[str, object] = {}
+    details: dict[str, dict[str, float]] = {}
     for case in bench.cases:
         for task in (TRAINING, INFERENCE):
-            seconds, flops = split_steps(bench, case, task, systems)
-            theirs = with_heads_together(seconds[TORCHVISION])
+            seconds = split_steps(bench, case, task, systems)
+            theirs = seconds[TORCHVISION]
             for system in systems:
-                title, ours = f"{task.name}, {case.name}: {system}", seconds[system]
-                whole = sum(ours.values())
+                title = f"{task.name}, {case.name}: {system}"
+                ours = details[title] = seconds[system]
+                whole = sum(ours.values()) - ours[BOXES] - ours[MASKS]
                 rows += [compare(f"{title}, {part} / all", spent, whole) for part, spent in ours.items()]
                 rows += [
-                    compare(f"{title} / {TORCHVISION}, {part}", spent, theirs[part])
-                    for part, spent in with_heads_together(ours).items()
-                    if part in IN_BOTH and part in theirs
+                    compare(f"{title} / {TORCHVISION}, {part}", ours[part], theirs[part])
+                    for part in IN_BOTH
+                    if part in ours and part in theirs
                 ]
-                details[title] = {"seconds": ours, "flops": flops[system]}
     return rows, details
 
 
-def with_heads_together(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of each section, and of everything that is done with RoIs, without its backward."""
-    heads = [spent for name, spent in seconds.items() if name in (HEADS, MASKS) or name.startswith("loop ")]
-    return {**seconds, TOGETHER: sum(heads)}
-
-
-def split_steps(
-    bench: Bench, case: Case, task: Task, systems: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """Median seconds, and operations, of each section of steps of our networks and of torchvision's in turns."""
-
-    def clock() -> float:
-        wait_for(bench.device)  # so that the device's time goes to whoever asked for it
-        return time.perf_counter()
-
-    sides: dict[str, Ours | Torchvision] = {TORCHVISION: bench.torchvision(bench.side(REFERENCE, case))}
+def split_steps(bench: Bench, case: Case, task: Task, systems: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Median seconds of each section of steps of torchvision's network and of ours, in turns."""
+    sides: dict[str, Side] = {TORCHVISION: bench.beside_torchvision(case)[TORCHVISION]}
     sides |= {name: bench.side(name, case, () if name == REFERENCE else bench.own) for name in systems}
-    sections = {name: Sections(clock) for name in sides}
-    for name, side in sides.items():
-        watch(side, sections[name])
-    calls = {name: task.step(side, case) for name, side in sides.items()}
-    flops = {name: split_operations(call, sections[name]) for name, call in calls.items()}
-    records: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
-
-    def recorded(name: str) -> float:
-        sections[name].spent = {}
-        outcome = calls[name]()
-        records[name].append(sections[name].spent)
-        return outcome
-
-    bench.take_turns({name: partial(recorded, name) for name in calls})
-    return {name: medians(found[bench.warmups :]) for name, found in records.items()}, flops
+    records: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for side in sides.values():
+        watch(side)
+    calls = {name: task.step(side) for name, side in sides.items()}
+    for _ in range(1 + bench.warmups + bench.repetitions):
+        for name, call in calls.items():
+            records[name].append(split(call))
+    return {
+        name: {part: statistics.median(record[part] for record in found[1 + bench.warmups :]) for part in found[-1]}
+        for name, found in records.items()
+    }
 
 
-def split_operations(call: Step, sections: Sections) -> dict[str, float]:
-    """Counted operations of each section of one call."""
-    clock, sections.spent = sections.clock, {}
-    with flop_counter() as counter:
-        sections.clock = counter.get_total_flops
+def split(call: Step) -> dict[str, float]:
+    """Seconds of each section of one call; boxes and masks are also part of the RoI heads, the rest is what is left."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # what its C++ code says on stderr at every start and stop
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
-    sections.clock = clock
-    return sections.spent
+    spent = {
+        event.key.removeprefix(SECTION): event.cpu_time_total / 1e6
+        for event in profiler.key_averages()
+        if event.key.startswith(SECTION)
+    }
+    spent[REST] -= sum(seconds for name, seconds in spent.items() if name not in (REST, BOXES, MASKS))
+    return spent
 
 
-def medians(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median of each section over all records; a section that a record lacks took nothing there."""
-    names = dict.fromkeys(name for record in records for name in record)
-    return {name: statistics.median(record.get(name, 0.0) for record in records) for name in names}
+def watch(side: Side) -> None:
+    """Makes sections of what a network calls; changes it in place."""
+    for name, calls in (_calls_of_ours(side) if isinstance(side, Ours) else _calls_of_torchvision(side)).items():
+        for owner, method in calls:
+            _watch(owner, method, name)
+
+
+def _watch(owner: object, method: str, name: str) -> None:
+    own = getattr(owner, method)
+
+    @wraps(own)
+    def watched(*args: object, **kwargs: object) -> object:
+        with section(name):
+            return own(*args, **kwargs)
+
+    setattr(owner, method, watched)
+
+
+def _calls_of_ours(side: Ours) -> Calls:
+    network, heads = side.network, side.network.roi_heads
+    return {
+        BACKBONE: [(network.backbone, "forward")],
+        PYRAMID: [(network.fpn, "forward")],
+        RPN: [(network.rpn, "losses"), (network.rpn, "propose")],
+        HEADS: [(heads, "losses"), (heads, "detect")],
+        BOXES: [(module, "forward") for module in (heads.box_extractor, *heads.box_heads)],
+        MASKS: [(heads.mask_branch, "train_on"), (heads.mask_branch, "predict")],
+    }
+
+
+def _calls_of_torchvision(side: Torchvision) -> Calls:
+    """What its transform does at the end of inference is pasting; in training it is nothing."""
+    network, heads = side.network, side.network.roi_heads
+    return {
+        NORMALISATION: [(network.transform, "forward")],
+        BACKBONE: [(network.backbone.body, "forward")],
+        PYRAMID: [(network.backbone.fpn, "forward")],
+        RPN: [(network.rpn, "forward")],
+        HEADS: [(heads, "forward")],
+        BOXES: [(module, "forward") for module in (heads.box_roi_pool, heads.box_head, heads.box_predictor)],
+        MASKS: [(module, "forward") for module in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor)],
+        CODES: [(network.transform, "postprocess")],
+    }

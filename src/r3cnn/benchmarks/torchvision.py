@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -13,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.ops import MultiScaleRoIAlign
 
-from r3cnn.benchmarks.workload import Workload, draw_proposals
+from r3cnn.benchmarks.harness import section
+from r3cnn.benchmarks.workload import MEAN, STD, Workload, draw_proposals
 from r3cnn.detector import RCNN
 from r3cnn.interop.torchvision import their_name
 from r3cnn.roi.extractors import RoIExtractor, SingleLevelRoIExtractor
@@ -32,15 +31,11 @@ class Torchvision(nn.Module):
         model: Our network, `experiment=mask_rcnn`; its weights are copied.
         workload: The batch.
         seed: Of the proposals, which are those of ours.
-
-    Attributes:
-        section: As in `Ours`.
     """
 
     def __init__(self, model: RCNN, workload: Workload, seed: int) -> None:
         super().__init__()
         self.network, self.workload = torchvision_network(model, workload), workload
-        self.section: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         counts = {True: model.rpn.train_proposals.per_image, False: model.rpn.eval_proposals.per_image}
         given = {training: list(draw_proposals(workload, count, seed)) for training, count in counts.items()}
         self.network.rpn.register_forward_hook(lambda rpn, _, output: (given[rpn.training], output[1]))
@@ -58,12 +53,12 @@ class Torchvision(nn.Module):
         """Sum of all losses."""
         return torch.stack(list(self.network(self._images, self._targets).values())).sum()
 
-    def infer(self, autocast: contextlib.AbstractContextManager[object]) -> int:
+    def infer(self) -> int:
         """From images to run-length codes of all masks, those of an image in one call; returns their number."""
         number = 0
-        with autocast:
+        with self.workload.autocast():
             found = self.network(self._images)
-        with self.section(CODES):
+        with section(CODES):
             for one in found:
                 pixels = (one["masks"][:, 0] > MASK_THRESHOLD).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
                 number += len(coco_mask.encode(np.asfortranarray(pixels)))
@@ -71,17 +66,13 @@ class Torchvision(nn.Module):
 
 
 def torchvision_network(model: RCNN, workload: Workload) -> MaskRCNN:
-    """``maskrcnn_resnet50_fpn`` with the numbers, weights and frozen layers of ``model``.
+    """``maskrcnn_resnet50_fpn`` with the numbers, weights and frozen layers of ``model``, `experiment=mask_rcnn`.
 
     Resizing is switched off in training, where our data loader does it; at inference both sides of the image are
     already what they shall be. RoIAlign takes as many samples as ours, but is torchvision's own (not aligned).
 
-    Args:
-        model: Mask R-CNN with ResNet-50, `experiment=mask_rcnn`.
-        workload: Gives the size of the images and their normalisation.
-
     Raises:
-        ValueError: If the network is not of that architecture.
+        ValueError: If ``model`` is not of that architecture.
     """
     rpn, heads = model.rpn, model.roi_heads
     threshold = model.schedule.iou_thresholds[0]
@@ -91,8 +82,8 @@ def torchvision_network(model: RCNN, workload: Workload) -> MaskRCNN:
         num_classes=model.num_classes + 1,
         min_size=min(workload.size),
         max_size=max(workload.size),
-        image_mean=[value / 255 for value in workload.mean],
-        image_std=[value / 255 for value in workload.std],
+        image_mean=[value / 255 for value in MEAN],
+        image_std=[value / 255 for value in STD],
         rpn_pre_nms_top_n_train=rpn.train_proposals.per_level,
         rpn_pre_nms_top_n_test=rpn.eval_proposals.per_level,
         rpn_post_nms_top_n_train=rpn.train_proposals.per_image,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,21 +13,11 @@ from r3cnn.ops.images import normalize_images
 from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
 
 Precision = Literal["fp32", "bf16"]
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of R, G, B on [0, 255], as for ImageNet's weights
 OBJECT_SIDES = (0.1, 0.5)  # as parts of the image's short side
 PROPOSAL_SIDES = (0.05, 0.6)  # of proposals away from objects, as parts of the image's sides
 NEAR_SHARE = 0.5  # of the proposals that lie on a ground truth, more than any sampler takes as positives
 JITTER = 0.03  # of an object's side: an IoU of 0.89 or more, so positive in every loop of the paper
-
-
-def pair(values: Sequence[int]) -> Size:
-    """(height, width) from a list of them.
-
-    Raises:
-        ValueError: If there are not two of them.
-    """
-    if len(values) != 2:
-        raise ValueError(f"an image size is [height, width], got {list(values)}")
-    return int(values[0]), int(values[1])
 
 
 @dataclass(frozen=True)
@@ -40,23 +29,12 @@ class Case:
         batch_size: Images.
         image_size: Size of each in pixels.
         objects: Ground truths per image.
-        num_classes: K, foreground classes.
-
-    Raises:
-        ValueError: For an unknown precision, or a batch or an image without anything in it.
     """
 
     precision: Precision
     batch_size: int
     image_size: Size
     objects: int
-    num_classes: int
-
-    def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
-        if min(self.batch_size, self.objects, self.num_classes, *self.image_size) < 1:
-            raise ValueError(f"batch_size, objects, num_classes and image_size must be >= 1, got {self}")
 
     @property
     def name(self) -> str:
@@ -64,28 +42,25 @@ class Case:
         height, width = self.image_size
         return f"{self.precision}, {self.batch_size} x {width}x{height}"
 
-    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        """What a network runs under."""
-        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
-
 
 @dataclass(frozen=True)
 class Workload:
     """One batch.
 
     Attributes:
+        case: What it was drawn for.
         images: (B, 3, H, W) uint8 RGB on the canvas, on the device.
-        size: Size of every image inside the canvas in pixels.
         targets: Ground truth of each image.
-        mean: Of each channel, in [0, 255].
-        std: Of each channel, in [0, 255].
     """
 
+    case: Case
     images: Tensor
-    size: Size
     targets: tuple[Target, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+
+    @property
+    def size(self) -> Size:
+        """Size of every image inside the canvas in pixels."""
+        return self.case.image_size
 
     @property
     def sizes(self) -> list[Size]:
@@ -95,13 +70,16 @@ class Workload:
     def normalized(self) -> Tensor:
         """(B, 3, H, W) float32 network input."""
         height, width = self.size
-        return normalize_images(list(self.images[:, :, :height, :width]), canvas_of(self.size), self.mean, self.std)
+        return normalize_images(list(self.images[:, :, :height, :width]), canvas_of(self.size), MEAN, STD)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """What a network runs under."""
+        is_bf16 = self.case.precision == "bf16"
+        return torch.autocast(self.images.device.type, torch.bfloat16) if is_bf16 else contextlib.nullcontext()
 
 
-def draw_workload(
-    case: Case, *, mean: tuple[float, ...], std: tuple[float, ...], seed: int, device: torch.device
-) -> Workload:
-    """Noise with ellipses of random labels on it; arguments as the attributes of `Workload`."""
+def draw_workload(case: Case, *, num_classes: int, seed: int, device: torch.device) -> Workload:
+    """Noise with ellipses of random labels on it."""
     generator = torch.Generator().manual_seed(seed)
     size, canvas = case.image_size, canvas_of(case.image_size)
     images = torch.zeros(case.batch_size, 3, *canvas, dtype=torch.uint8)
@@ -115,12 +93,12 @@ def draw_workload(
             area[:, crop.bool()] = torch.randint(256, (3, 1), generator=generator).to(torch.uint8)
             crops.append(crop)
             corners.append((x, y))
-            labels.append(int(torch.randint(case.num_classes, (), generator=generator)))
+            labels.append(int(torch.randint(num_classes, (), generator=generator)))
         boxes = [(x, y, x + crop.shape[1], y + crop.shape[0]) for crop, (x, y) in zip(crops, corners, strict=True)]
         masks = InstanceMasks.from_windows(crops, corners, canvas)
         target = Target(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), masks)
         targets.append(target.to(device))
-    return Workload(images.to(device), size, tuple(targets), mean, std)
+    return Workload(case, images.to(device), tuple(targets))
 
 
 def _ellipse(size: Size, generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:

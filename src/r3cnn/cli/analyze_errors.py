@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain, read_config
-from r3cnn.cli.outcome import DETECTIONS, ERROR_REPORT, ERRORS, IMAGE_IDS, LOOP_DETECTIONS, METRICS
-from r3cnn.cli.parts import build_data
+from r3cnn.cli.folder_lock import writing_below
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import ids_of_labels
+from r3cnn.data.checks import OnBadAnnotation
+from r3cnn.data.reading import MAX_OVERHANG
 from r3cnn.evaluation.error_report import ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.protocol import Protocol
 from r3cnn.evaluation.results import read_results
-from r3cnn.training.build import trusted_targets
+from r3cnn.names import composed
+from r3cnn.reporting.records import read_metrics
+from r3cnn.run_files import (
+    CONFIG,
+    DETECTIONS,
+    ERROR_REPORT,
+    ERRORS,
+    IMAGE_IDS,
+    LOOP_DETECTIONS,
+    METRICS,
+    mapping_at,
+    own_file,
+    read_config,
+    read_json,
+    write_json,
+)
+from r3cnn.structures import Id
 
 
 @dataclass(frozen=True)
@@ -55,48 +70,65 @@ def analyze_errors(config: DictConfig) -> None:
         config.score_threshold,
         Protocol.max_detections if given is None else given,
     )
-    saved = _of_run(Path(config.run), config.trusted_packages) if config.run is not None else _of_files(config)
+    saved = _of_run(Path(config.run)) if config.run is not None else _of_files(config)
     loops = [read_results(file, saved.truth, "bbox") for file in saved.files]
     masks = [read_results(file, saved.truth, "segm") for file in saved.files]
     if given is None:
         settings = replace(settings, max_detections=saved.max_detections)
     report = error_report(saved.truth, loops, masks, saved.image_ids, settings)
     output_dir = _output_dir(config)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / ERROR_REPORT).write_text(json.dumps(report, allow_nan=False) + "\n", encoding="utf-8")
-    print_errors(report)
-    with left_out_on_error("pictures of the errors"):
-        draw_errors(report, output_dir)
+    with writing_below(output_dir):
+        write_json(report, output_dir / ERROR_REPORT)
+        print_errors(report)
+        with left_out_on_error("pictures of the errors"):
+            draw_errors(report, output_dir)
     print(f"written to {output_dir}")
 
 
-def _of_run(folder: Path, trusted_packages: Sequence[str]) -> Saved:
-    if (folder / METRICS).is_file() and not (folder / DETECTIONS).is_file():
+def _of_run(folder: Path) -> Saved:
+    if (folder / METRICS).is_file() and not (folder / DETECTIONS).exists():
         raise FileNotFoundError(
             f"{folder} has no {DETECTIONS}: it was trained without validation, so evaluate it first"
         )
-    for name in (METRICS, "config.yaml"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}: it is no folder of a finished train or evaluate run")
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    numbers = range(1, len(metrics["loops"]))
-    files = (*(folder / LOOP_DETECTIONS.format(loop) for loop in numbers), folder / DETECTIONS)
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} does not exist: evaluate anew with evaluation.save_loops=true")
-    if not (folder / IMAGE_IDS).is_file():
+    loops = range(1, len(read_metrics(folder)["loops"]))
+    if missing := [name for name in map(LOOP_DETECTIONS.format, loops) if not (folder / name).exists()]:
+        raise FileNotFoundError(f"{folder} has no {missing[0]}: evaluate anew with evaluation.save_loops=true")
+    files = tuple(own_file(folder, name) for name in (*map(LOOP_DETECTIONS.format, loops), DETECTIONS))
+    if not (folder / IMAGE_IDS).exists():
         raise FileNotFoundError(f"{folder} has no {IMAGE_IDS}, the images that were looked at: evaluate anew")
-    config = read_config(folder / "config.yaml")
-    data = build_data(plain(config["data"]), trusted_targets(trusted_packages))
-    truth = load_ground_truth(data.val_annotations, data.on_bad_annotation, data.max_overhang)
+    seen = read_json(own_file(folder, IMAGE_IDS), list[Id])
+    path = own_file(folder, CONFIG)
+    config = read_config(path)
+    try:
+        data = msgspec.convert(mapping_at(config, "data"), _Data)
+        evaluation = msgspec.convert(mapping_at(config, "evaluation"), _Evaluation)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ValueError(f"{path} is no configuration of a train or evaluate run: {error}") from error
+    annotations = Path(data.root, data.val.annotations).expanduser()
+    truth = load_ground_truth(annotations, data.on_bad_annotation, data.max_overhang)
     id_of = {name: category for category, name in truth.category_names.items()}
-    names = dict(zip(ids_of_labels(id_of, data.classes), data.classes, strict=True))
+    classes = [composed(str(name)) for name in data.classes]
+    names = dict(zip(ids_of_labels(id_of, classes), classes, strict=True))
     truth = replace(truth, category_names={**truth.category_names, **names})  # a class that the file lacks may be found
-    own_ids, seen = truth.own_ids, json.loads((folder / IMAGE_IDS).read_text(encoding="utf-8"))
-    if not own_ids.keys() >= set(seen):
-        raise ValueError(f"{folder / IMAGE_IDS} names images that {data.val_annotations} lacks: are they its own?")
-    image_ids = tuple(own_ids[one] for one in seen)
-    return Saved(files, truth, image_ids, int(str(plain(config["evaluation"])["max_detections"])))
+    if not truth.own_ids.keys() >= set(seen):
+        raise ValueError(f"{folder / IMAGE_IDS} names images that {annotations} lacks: are they its own?")
+    return Saved(files, truth, tuple(truth.own_ids[one] for one in seen), evaluation.max_detections)
+
+
+class _Split(msgspec.Struct):
+    annotations: str
+
+
+class _Data(msgspec.Struct):
+    root: str
+    val: _Split
+    classes: list[str | int | float]
+    on_bad_annotation: OnBadAnnotation = "error"
+    max_overhang: float = MAX_OVERHANG
+
+
+class _Evaluation(msgspec.Struct):
+    max_detections: int
 
 
 def _of_files(config: DictConfig) -> Saved:

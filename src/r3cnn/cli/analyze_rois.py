@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from r3cnn.cli.folder_lock import writing_below
 from r3cnn.cli.terminal import left_out_on_error
-from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
+from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 
-FILES = {"train": TRAINING_FILE, "val": VALIDATION_FILE}
-FOLDER, PICTURE, TABLE = "outputs/rois", "roi_histograms.png", "roi_statistics.json"
+FILES = {"train": TRAINING_ROIS, "val": ROIS}
+FOLDER, REPORT, PICTURE = "outputs/rois", "rois.json", "roi_histograms.png"
 
 
 def analyze_rois(config: DictConfig) -> None:
@@ -26,8 +26,6 @@ def analyze_rois(config: DictConfig) -> None:
     from r3cnn.reporting.roi_figures import draw_figure_2, read_roi_report
     from r3cnn.reporting.roi_tables import print_roi_tables
 
-    if config.split not in FILES:
-        raise ValueError(f"split must be one of {list(FILES)}, got {config.split!r}")
     if not config.runs:
         raise ValueError("runs is empty: name the folders of train or evaluate runs, such as runs=[runs/mask,runs/r3]")
     given = [config.runs] if isinstance(config.runs, str) else list(config.runs)
@@ -37,11 +35,11 @@ def analyze_rois(config: DictConfig) -> None:
         name: read_roi_report(Path(folder) / FILES[config.split]) for name, folder in zip(names, folders, strict=True)
     }
     output_dir = Path(config.output_dir or FOLDER)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / TABLE).write_text(json.dumps(reports, allow_nan=False) + "\n", encoding="utf-8")
-    print_roi_tables(reports)
-    with left_out_on_error(PICTURE):
-        draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
+    with writing_below(output_dir):
+        write_json(reports, output_dir / REPORT)
+        print_roi_tables(reports)
+        with left_out_on_error(PICTURE):
+            draw_figure_2(reports, output_dir / PICTURE, from_iou=config.from_iou)
     print(f"written to {output_dir}")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from typing import Any
 
 import torch
 from hydra import compose
@@ -17,17 +18,17 @@ from r3cnn.benchmarks.harness import NOISY, Row, machine
 from r3cnn.benchmarks.index import index_rows
 from r3cnn.benchmarks.masks import mask_rows
 from r3cnn.benchmarks.memory import memory_rows as worker_memory_rows
-from r3cnn.benchmarks.networks import INFERENCE, REFERENCE, TRAINING, Bench, compare_networks, memory_rows
+from r3cnn.benchmarks.networks import INFERENCE, TRAINING, Bench, compare_networks, memory_rows
 from r3cnn.benchmarks.parts import part_rows
 from r3cnn.benchmarks.scale import scale_rows
-from r3cnn.benchmarks.workload import Case, pair
+from r3cnn.benchmarks.workload import Case
 from r3cnn.cli.configs import Config, plain
 from r3cnn.detector import RCNN
 from r3cnn.inference_modes import device_of
-from r3cnn.reporting.console import terminal
+from r3cnn.reporting.console import plain_table, terminal
 from r3cnn.training.checkpoint import build_model
 
-ALL, FORMATS = "all", ("table", "json")
+ALL = "all"
 WIDTH = 160  # of a table that does not go to a terminal
 
 
@@ -37,12 +38,11 @@ def run(config: DictConfig) -> None:
     Raises:
         ValueError: For a choice that does not exist.
     """
-    known = (ALL, *NETWORK_PARTS, *OTHER_PARTS)
-    for name, allowed in (("format", FORMATS), ("part", known), ("size", tuple(config.sizes))):
+    for name, allowed in (("part", (ALL, *NETWORK_PARTS, *OTHER_PARTS)), ("size", tuple(config.sizes))):
         if config[name] not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {config[name]!r}")
     if config.part in OTHER_PARTS:
-        workload = plain(config.parts[config.part])
+        workload = {name: _frozen(value) for name, value in plain(config.parts[config.part]).items()}
         rows, measured = OTHER_PARTS[config.part](**workload), Config()
         about = {**machine(torch.device("cpu")), "workload": workload}
     else:
@@ -52,6 +52,11 @@ def run(config: DictConfig) -> None:
         print(json.dumps({"rows": [asdict(row) for row in rows], "machine": about}, allow_nan=False))
     else:
         print_table(rows, about)
+
+
+def _frozen(value: Any) -> Any:
+    """A list, such as the size of an image, as a tuple."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def network_rows(config: DictConfig) -> tuple[list[Row], Config, Config]:
@@ -68,38 +73,31 @@ def network_rows(config: DictConfig) -> tuple[list[Row], Config, Config]:
 
 def bench_of(config: DictConfig) -> Bench:
     """Networks, batches and how much is run, at the size asked for."""
-    size, data = config.sizes[config.size], experiment_config(REFERENCE, config, ())
+    size = config.sizes[config.size]
 
     @cache  # composing takes as long as a step of the smallest networks
     def model_config(experiment: str, overrides: tuple[str, ...]) -> Config:
-        return plain(experiment_config(experiment, config, overrides).model)
+        words = [f"experiment={experiment}", *config.equal, *size.network, *overrides]
+        return plain(compose("train", words).model)
 
     def build(experiment: str, overrides: Sequence[str]) -> RCNN:
         torch.manual_seed(config.seed)
         return build_model(model_config(experiment, tuple(overrides)), trusted=None)
 
-    cases = [
-        Case(precision, images, pair(size.image_size), size.objects, data.num_classes)
-        for precision in config.precision
-        for images in config.batch_sizes
-    ]
     return Bench(
         build=build,
         device=device_of(config.device),
-        cases=cases,
-        mean=tuple(data.data.mean),
-        std=tuple(data.data.std),
+        cases=[
+            Case(precision, images, tuple(size.image_size), size.objects)
+            for precision in config.precision
+            for images in config.batch_sizes
+        ],
         candidates=size.candidates,
         repetitions=size.repetitions,
         warmups=size.warmups,
         seed=config.seed,
         own=tuple(size.own_network),
     )
-
-
-def experiment_config(name: str, config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Configuration of an experiment with the overrides of the size asked for, then further ones."""
-    return compose("train", [f"experiment={name}", *config.equal, *config.sizes[config.size].network, *overrides])
 
 
 def systems_of(config: DictConfig) -> list[str]:
@@ -116,40 +114,27 @@ def systems_of(config: DictConfig) -> list[str]:
 def _train(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
     rows, measured = compare_networks(TRAINING, bench, systems_of(config))
     memory = config.sizes[config.size].memory
-    with_rois = replace(bench, own=(*bench.own, *memory.network))
     for case in {case.precision: case for case in bench.cases}.values():
-        rows += memory_rows(with_rois, _resized(case, memory))
+        rows += memory_rows(bench, _resized(case, memory), memory.network)
     return rows, measured
-
-
-def _infer(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
-    return compare_networks(INFERENCE, bench, systems_of(config))
-
-
-def _loops(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
-    return scale_rows(bench, list(config.loops.systems), {"loops": list(config.loops.counts)})
-
-
-def _parts(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
-    return part_rows(bench, list(config.step_parts.systems))
 
 
 def _scale(bench: Bench, config: DictConfig) -> tuple[list[Row], object]:
     settings = config.sizes[config.size].scale
     case = replace(_resized(bench.cases[0], settings), objects=settings.objects)
-    smaller = replace(bench, cases=[case], own=(*bench.own, *settings.network))
-    return scale_rows(smaller, [config.scale.system], plain(settings.sweeps))
+    sweeps = {axis: _frozen(values) for axis, values in plain(settings.sweeps).items()}
+    return scale_rows(replace(bench, cases=[case]), [config.scale.system], sweeps, settings.network)
 
 
 def _resized(case: Case, settings: DictConfig) -> Case:
-    return replace(case, batch_size=settings.batch_size, image_size=pair(settings.image_size))
+    return replace(case, batch_size=settings.batch_size, image_size=tuple(settings.image_size))
 
 
 NETWORK_PARTS: dict[str, Callable[[Bench, DictConfig], tuple[list[Row], object]]] = {
     "train": _train,
-    "infer": _infer,
-    "loops": _loops,
-    "parts": _parts,
+    "infer": lambda bench, config: compare_networks(INFERENCE, bench, systems_of(config)),
+    "loops": lambda bench, config: scale_rows(bench, config.loops.systems, {"loops": config.loops.counts}),
+    "parts": lambda bench, config: part_rows(bench, config.step_parts.systems),
     "scale": _scale,
 }
 OTHER_PARTS: dict[str, Callable[..., list[Row]]] = {
@@ -163,11 +148,8 @@ OTHER_PARTS: dict[str, Callable[..., list[Row]]] = {
 
 def print_table(rows: Sequence[Row], about: Config) -> None:
     """Prints the comparisons and what they ran on."""
-    from rich.table import Table
-
-    table = Table("comparison", title="Medians, in turns", title_justify="left")
-    for heading in ("ours", "baseline", "ratio", "spread", "target"):
-        table.add_column(heading, justify="right")
+    headings = ("comparison", "ours", "baseline", "ratio", "spread", "target")
+    table = plain_table("Medians, in turns", headings, names=1)
     for row in rows:
         amounts = [f"{amount:,.3f} {row.unit}" for amount in (row.ours, row.baseline)]
         ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +16,7 @@ from r3cnn.interop.recursion import StatedLoops
 from r3cnn.interop.translation import Fit, Shape, compare, shapes_of
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.build import instantiate
-from r3cnn.training.checkpoint import build_model
+from r3cnn.training.checkpoint import build_shapes
 
 UNDECIDED = "output_dir=undecided"  # what Hydra decides in a run
 SCALES = "/scale/"  # experiments that choose one are recipes, whose networks nobody else trains
@@ -53,8 +52,7 @@ def chosen_experiment() -> str | None:
 
 def network_shapes(config: DictConfig) -> dict[str, Shape]:
     """Shape of every tensor in the state of the configured network, found without memory for it."""
-    with torch.device("meta"):
-        return shapes_of(build_model(plain(config.model), trusted=None).state_dict())
+    return shapes_of(build_shapes(plain(config.model), trusted=None).state_dict())
 
 
 def schedule_of(model: Mapping[str, object]) -> LoopSchedule | None:

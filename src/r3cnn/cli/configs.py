@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -15,8 +14,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import r3cnn
 from r3cnn.names import composed
+from r3cnn.run_files import Config
 
-Config = dict[str, object]
 PLAIN_WORDS = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w-]*( [\w-]+)*", re.IGNORECASE)
 UTF_8 = ("utf-8", "surrogatepass")  # names of files that are no UTF-8 hold halves of surrogate pairs
 NOTHING = ("false", "null")
@@ -171,15 +170,3 @@ def plain(node: object) -> Config:
     if not isinstance(content, dict):
         raise ValueError(f"a mapping is needed, got {content!r}")
     return {str(key): value for key, value in content.items()}
-
-
-def read_config(path: Path) -> Config:
-    """What a run wrote as its ``config.yaml``; strings are text, since everything in the file was resolved.
-
-    Raises:
-        ValueError: If it is no YAML file, or holds no mapping.
-    """
-    try:
-        return plain(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path} is no configuration of a run: {error}") from error

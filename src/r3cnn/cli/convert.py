@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,8 @@ from torch import Tensor
 from r3cnn.cli.candidates import alternatives, chosen_experiment, network_shapes
 from r3cnn.cli.configs import fill_classes, plain, settle_folders
 from r3cnn.cli.fit_checks import ROWS, Source, check_fit, check_loops, num_classes_of
+from r3cnn.cli.folder_lock import writing_file
+from r3cnn.disk import whole_file
 from r3cnn.interop import mmdetection, torchvision
 from r3cnn.interop.foreign import read_foreign
 from r3cnn.interop.image_norm import ImageNorm, to_rgb
@@ -23,11 +24,19 @@ from r3cnn.interop.mmdetection_meta import classes_in, exported, image_norm_of, 
 from r3cnn.interop.report import Report
 from r3cnn.interop.translation import Shape, check_finite, compare, shapes_of
 from r3cnn.reporting.console import terminal
+from r3cnn.run_files import write_json
 from r3cnn.training.build import trusted_targets
-from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model, load_checkpoint, save_weights
+from r3cnn.training.checkpoint import (
+    CheckpointInfo,
+    Preprocessing,
+    build_model,
+    build_shapes,
+    load_checkpoint,
+    save_weights,
+)
 
 log = logging.getLogger(__name__)
-DIRECTIONS = {"from": ("mmdet", "torchvision"), "to": ("mmdet",)}
+DIRECTIONS = ("from", "to")
 COUNTER = ".num_batches_tracked"
 STATE_OF_RUN = "no weights: state of the training run"
 BESIDES = {"ema_state_dict": "the weights before averaging: state_dict holds the average, which mmdetection evaluates"}
@@ -39,9 +48,7 @@ def run(config: DictConfig) -> None:
     given = {word: config[word] for word in DIRECTIONS if config[word] is not None}
     if len(given) != 1:
         raise ValueError(f"say either from=… or to=…, got from={config['from']} and to={config.to}")
-    (word, name), output = next(iter(given.items())), Path(config.output)
-    if name not in DIRECTIONS[word]:
-        raise ValueError(f"{word} must be one of {DIRECTIONS[word]}, got {name!r}")
+    word, output = next(iter(given)), Path(config.output)
     if output.exists() and Path(config.input).exists() and output.samefile(config.input):
         raise ValueError(f"output={output} is the input, which would be overwritten")
     path = Path(config.report or f"{output}.json")
@@ -49,9 +56,9 @@ def run(config: DictConfig) -> None:
         if file.is_dir():
             raise ValueError(f"{option}={file} is a folder: name a file, which may lie in it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    report = _import(config, output) if word == "from" else _export(config, output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    with writing_file(output):
+        report = _import(config, output) if word == "from" else _export(config, output)
+        write_json(report.to_dict(), path, indent=1)
     print_report(report)
     print(f"written to {output}, the account of every key to {path}")
 
@@ -145,8 +152,7 @@ def completed(
 
 def _export(config: DictConfig, output: Path) -> Report:
     info, weights = load_checkpoint(Path(config.input))
-    with torch.device("meta"):
-        model = build_model(info.model, trusted_targets(config.trusted_packages))
+    model = build_shapes(info.model, trusted_targets(config.trusted_packages))
     fit = compare(shapes_of(weights), shapes_of(model.state_dict()))
     if fit.distance:
         raise ValueError("\n- ".join([f"the weights in {config.input} do not fit their configuration:", *fit.lines()]))
@@ -154,7 +160,8 @@ def _export(config: DictConfig, output: Path) -> Report:
     cascade = schedule.interleaved or schedule.num_loops > 1 or schedule.num_heads > 1
     state = mmdetection.to_mmdetection(weights, cascade=cascade)
     preprocessing = info.preprocessing
-    torch.save(exported(state, info.classes, preprocessing.mean, preprocessing.std), output)
+    with whole_file(output) as draft:
+        torch.save(exported(state, info.classes, preprocessing.mean, preprocessing.std), draft)
     names = {id(tensor): name for name, tensor in weights.items()}
     return Report(
         source=str(config.input),

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import lightning
 from omegaconf import DictConfig
 
-from r3cnn.cli.configs import plain, read_config
+from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.jobs import job_name
-from r3cnn.cli.outcome import LOOPS, picture_file
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.metrics import EvaluationResult
+from r3cnn.run_files import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LAST,
+    LOOPS,
+    PICTURES,
+    ROIS,
+    TRAINING_ROIS,
+    picture_file,
+    read_config,
+)
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.module import EvaluationModule, flat_ap
-from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE
-from r3cnn.training.wandb_report import LOOP, STEP, roi_report_of
-from r3cnn.training.wandb_run import RunFacts, WandbMedia, WandbRun, schedule_tags
+from r3cnn.training.wandb_report import LOOP, roi_report_of
+from r3cnn.training.wandb_run import STEP, RunFacts, WandbMedia, WandbRun, schedule_tags
 
-PICTURES, CHECKPOINTS = "pictures", "checkpoints"
-KEPT = ("best.ckpt", "last.ckpt")
+KEPT = (BEST, LAST)
 
 
 def training_facts(config: DictConfig, schedule: LoopSchedule, *, is_continued: bool) -> RunFacts:
@@ -54,8 +64,9 @@ def evaluation_facts(config: DictConfig, schedule: LoopSchedule) -> RunFacts:
         schedule: Its loops.
     """
     folder = Path(config.checkpoint).absolute().parent.parent
-    file = folder / "config.yaml"
-    origin = read_config(file) if file.is_file() else {}
+    origin: Config = {}
+    with suppress(OSError, ValueError):  # none, or another program's
+        origin = read_config(folder / CONFIG)
     scale, sweep = (None if origin.get(key) is None else str(origin[key]) for key in ("scale_name", "sweep_name"))
     return RunFacts(
         job_type="evaluate",
@@ -108,7 +119,8 @@ def _report(
     for row in _rows_by_loop(trainer, result):
         run.log(row)
     tables = {"tables/ap_per_class": class_table(result.metrics), "tables/ap_per_loop": loop_table(result.metrics)}
-    run.log({**tables, **_pictures(logger.media, module, data, output_dir), STEP: trainer.global_step})
+    pictures = _pictures(logger.media, module, data, output_dir)
+    logger.log_once({**tables, **pictures, STEP: trainer.global_step})
     if logger.media.checkpoints:
         files = [output_dir / CHECKPOINTS / name for name in KEPT]
         run.log_artifact(checkpoints_of(f"checkpoints-{run.id}", files, precision))
@@ -123,7 +135,7 @@ def _precision(result: EvaluationResult) -> dict[str, float]:
 
 def _rows_by_loop(trainer: lightning.Trainer, result: EvaluationResult) -> Iterator[dict[str, float]]:
     """AP and RoI balance after each loop, for curves over the loops."""
-    reports = {"train": roi_report_of(trainer, TRAINING_FILE), "val": roi_report_of(trainer, VALIDATION_FILE)}
+    reports = {"train": roi_report_of(trainer, TRAINING_ROIS), "val": roi_report_of(trainer, ROIS)}
     for loop, values in result.metrics["loops"].items():
         row: dict[str, float | None] = {f"{kind}_ap": values[kind]["ap"] for kind in ("box", "mask")}
         for split, report in reports.items():

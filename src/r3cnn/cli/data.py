@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
 from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
-from r3cnn.cli.parts import build_data, checked
+from r3cnn.cli.folder_lock import sole_writer, writing_file
+from r3cnn.cli.parts import build_data
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.annotations import classes_of
 from r3cnn.data.checks import AnnotationError
@@ -22,21 +23,19 @@ from r3cnn.data.mask_folders import MaskReading, convert_masks, write_coco
 from r3cnn.data.split import Split
 from r3cnn.data.statistics import statistics_of
 from r3cnn.names import visible
-from r3cnn.training.build import instantiate
+from r3cnn.run_files import write_json
+from r3cnn.training.build import build
 
 if TYPE_CHECKING:
     from r3cnn.reporting.data_tables import Found
 
 FOUND, PICTURE = "check.json", "check.png"
-SPLITS = ("train", "val")
 FOUND_PROBLEMS = 1
 
 
 def run(config: DictConfig) -> None:
     """Runs the part that was asked for."""
     parts: dict[str, Callable[[DictConfig], None]] = {"check": check, "browse": browse, "convert": convert}
-    if config.part not in parts:
-        raise ValueError(f"part must be one of {tuple(parts)}, got {config.part!r}")
     parts[config.part](config)
 
 
@@ -47,12 +46,12 @@ def check(config: DictConfig) -> None:
 
     folder = Path(config.output_dir)
     found = inspected(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FOUND).write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-    print_check(found, config.max_lines)
-    if any(split["statistics"] for split in found.values()):
-        with left_out_on_error(PICTURE):
-            plot_statistics(found, folder / PICTURE)
+    with sole_writer(folder):
+        write_json(found, folder / FOUND, indent=1)
+        print_check(found, config.max_lines)
+        if any(split["statistics"] for split in found.values()):
+            with left_out_on_error(PICTURE):
+                plot_statistics(found, folder / PICTURE)
     print(f"written to {folder / FOUND}")
     if any(split["problems"] for split in found.values()):
         sys.exit(FOUND_PROBLEMS)
@@ -69,7 +68,7 @@ def inspected(config: DictConfig) -> dict[str, Found]:
     data = build_data(plain(config.data), trusted=None)
     data.prepare_data()
     found = {
-        name: _inspect(split, data, config.data.workers)
+        name: _inspect(split, data, processes(config.data.workers))
         for name, split in (("train", data.train), ("val", data.val))
         if split is not None
     }
@@ -90,8 +89,13 @@ def _val_alone(config: DictConfig) -> Found:
     except AnnotationError as error:
         return _unreadable(file, error)
     data = build_data(plain(config.data), trusted=None)
-    found = _inspect(data.val_split, data, config.data.workers)
+    found = _inspect(data.val_split, data, processes(config.data.workers))
     return _entry(found, _statistics(found, data))
+
+
+def processes(workers: int) -> int:
+    """Processes that look at images: as many as there are cores, as nothing else runs; none where none may load."""
+    return workers and max(workers, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def _inspect(split: Split, data: CocoDataModule, workers: int) -> Inspection:
@@ -125,23 +129,20 @@ def browse(config: DictConfig) -> None:
     """Draws images as they come out of the data loader, with their padding, boxes, masks and crowds."""
     from r3cnn.reporting.data_figures import draw_input
 
-    if config.split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {config.split!r}")
-    if config.count < 1:
-        raise ValueError(f"count is {config.count}: at least one image is needed")
     settle_folders(config)
     fill_classes(config)
     data = build_data(plain(config.data), trusted=None)
     folder = Path(config.output_dir) / "browse"
     shown = 0
-    for batch in batches(data, config.split, config.epoch):
-        for image, target, image_id in zip(batch.images, batch.targets, batch.image_ids, strict=True):
-            path = folder / f"{config.split}_{config.epoch}_{shown:03d}_image_{image_id}.png"
-            draw_input(image, target, data.classes, path, canvas=batch.canvas, padding=data.mean)
-            shown += 1
-            if shown == config.count:
-                print(f"{shown} pictures in {folder}")
-                return
+    with sole_writer(Path(config.output_dir)):
+        for batch in batches(data, config.split, config.epoch):
+            for image, target, image_id in zip(batch.images, batch.targets, batch.image_ids, strict=True):
+                path = folder / f"{config.split}_{config.epoch}_{shown:03d}_image_{image_id}.png"
+                draw_input(image, target, data.classes, path, canvas=batch.canvas, padding=data.mean)
+                shown += 1
+                if shown == config.count:
+                    print(f"{shown} pictures in {folder}")
+                    return
     print(f"{shown} pictures in {folder}: there are no more images")
 
 
@@ -160,9 +161,10 @@ def convert(config: DictConfig) -> None:
     missing = [name for name in ("images", "masks", "output") if config[name] is None]
     if missing:
         raise ValueError(f"`r3cnn data convert` needs {', '.join(f'{name}=…' for name in missing)}")
-    reading = checked(instantiate(plain(config.masks_as)), MaskReading, "masks_as")
+    reading = build(plain(config.masks_as), MaskReading, "masks_as")
     content = convert_masks(Path(config.images), Path(config.masks), reading)
-    write_coco(content, Path(config.output))
+    with writing_file(Path(config.output)):
+        write_coco(content, Path(config.output))
     names = [visible(str(category["name"])) for category in content["categories"]]
     print(
         f"{len(content['images'])} images, {len(content['annotations'])} objects, classes {', '.join(names)}: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -12,24 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 
 import lightning
+import msgspec
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
-from r3cnn.cli.configs import Config, plain, read_config
+from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.jobs import hash_of
-from r3cnn.cli.outcome import (
-    CONFIG_FILE,
+from r3cnn.cli.outcome import checkpoint_files, run_files
+from r3cnn.cli.ranks import rank_in
+from r3cnn.reporting.neutral import NEUTRAL, without
+from r3cnn.run_files import (
+    CHECKPOINTS,
+    CONFIG,
     DETECTIONS,
     EVALUATED,
     METRICS,
+    RESULT,
     TRAINING_CONFIG,
-    checkpoint_files,
-    run_files,
+    read_config,
+    read_json,
 )
-from r3cnn.cli.ranks import rank_in
-from r3cnn.reporting.neutral import NEUTRAL, without
-from r3cnn.reporting.records import RESULT
 
 log = logging.getLogger(__name__)
 PREVIOUS = "previous_run"  # folder in which an overwritten run waits for the first checkpoint of the new one
@@ -59,9 +61,9 @@ def refuse_used(output_dir: Path, command: str, way_out: str = "") -> None:
     keys, replaceable = OWN[command]
     config: Config = {}
     with suppress(ValueError, FileNotFoundError):  # another program's
-        config = read_config(output_dir / CONFIG_FILE)
+        config = read_config(output_dir / CONFIG)
     is_own = keys <= config.keys()
-    results = (*(output_dir / "checkpoints").glob("*.ckpt"), *(output_dir / name for name in RESULTS))
+    results = (*(output_dir / CHECKPOINTS).glob("*.ckpt"), *(output_dir / name for name in RESULTS))
     run = sorted(path for path in results if path.exists() and not (is_own and path.name in replaceable))
     found = list(dict.fromkeys([*run, *([] if is_own else run_files(output_dir))]))
     if found:
@@ -70,6 +72,22 @@ def refuse_used(output_dir: Path, command: str, way_out: str = "") -> None:
         raise ValueError(
             f"output_dir={output_dir} holds {'a run' if run else 'other files'} ({names}{more}), which would be "
             f"replaced: {way_out if run else ''}name another output_dir"
+        )
+
+
+def refuse_unfinished(output_dir: Path) -> None:
+    """Refuses to evaluate into the folder of a training that has not come to its end.
+
+    Raises:
+        ValueError: When it has not.
+    """
+    config: Config = {}
+    with suppress(ValueError, FileNotFoundError):  # another program's
+        config = read_config(output_dir / CONFIG)
+    if "resume" in config and not (output_dir / RESULT).is_file():
+        raise ValueError(
+            f"output_dir={output_dir} holds a training that has not finished, whose {CONFIG} would be replaced: "
+            f"resume it, or name another folder, such as {output_dir / 'evaluation'}"
         )
 
 
@@ -104,7 +122,7 @@ class RunFolder(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Lets go of the earlier run as soon as there is something to go on from."""
-        if self._waits and checkpoint_files(self.output_dir / "checkpoints"):
+        if self._waits and checkpoint_files(self.output_dir / CHECKPOINTS):
             settle_previous(self.output_dir)
             self._waits = False
 
@@ -125,7 +143,7 @@ def settle_previous(output_dir: Path) -> None:
         return
     if not previous.is_dir():
         return
-    if checkpoint_files(output_dir / "checkpoints"):
+    if checkpoint_files(output_dir / CHECKPOINTS):
         log.info("the earlier run in %s is replaced", output_dir)
     else:
         for path in run_files(output_dir):
@@ -145,6 +163,11 @@ def _wait_until_gone(previous: Path) -> None:
         time.sleep(0.1)
 
 
+class _Finished(msgspec.Struct):
+    config: Config
+    name: str | None = None
+
+
 def is_finished(config: DictConfig, output_dir: Path) -> bool:
     """Whether this very run has left its result in the folder.
 
@@ -153,14 +176,12 @@ def is_finished(config: DictConfig, output_dir: Path) -> bool:
     """
     path = output_dir / RESULT
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path, _Finished)
     except FileNotFoundError:
         return False
-    except ValueError:  # of a disk that was full, or a hand
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
-        raise ValueError(f"{path} is no record of a run: remove it, or name another output_dir")
-    _refuse_another(config, found["config"], output_dir, f"finished run {found.get('name')}")
+    except ValueError as error:  # of a disk that was full, or a hand
+        raise ValueError(f"{path} is no record of a run: remove it, or name another output_dir") from error
+    _refuse_another(config, found.config, output_dir, f"finished run {found.name}")
     return True
 
 
@@ -170,7 +191,7 @@ def check_same_run(config: DictConfig, output_dir: Path) -> None:
     Raises:
         ValueError: When the folder holds one.
     """
-    path = next((path for name in (TRAINING_CONFIG, CONFIG_FILE) if (path := output_dir / name).is_file()), None)
+    path = next((path for name in (TRAINING_CONFIG, CONFIG) if (path := output_dir / name).is_file()), None)
     if path is not None:
         _refuse_another(config, read_config(path), output_dir, "run")
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import r3cnn
-from r3cnn.cli.ranks import is_first_on_node, is_one_of_several
+from r3cnn.cli.ranks import is_first_on_node, is_one_of_several, rank_in
 from r3cnn.names import visible_lines
 
 USER_ERROR, OUR_ERROR = 2, 1  # exit statuses
@@ -36,6 +36,7 @@ OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 IN_A_WORKER = re.compile(
     r'\ACaught .*^  File "([^"]+)", line (\d+), in [^\n]*\n.*?^[\w.]+: (.*)\Z', re.DOTALL | re.MULTILINE
 )
+OF_A_LOST_RANK = re.compile(r"\bgloo\b|NCCL|ProcessGroup|TCPStore|Connection (closed|reset) by peer")
 SAID = "r3cnn/said"  # in the store that the ranks of a run share: somebody has named a mistake of the user's
 
 
@@ -60,6 +61,9 @@ def report(error: Exception) -> int:
     """
     message = message_for_user(error)
     is_first = _is_first_to_say(message is not None)
+    if is_first and message is None and OF_A_LOST_RANK.search(str(error)):
+        print(f"r3cnn: rank {rank_in(os.environ)} has lost another rank, which says why or was killed", file=sys.stderr)
+        return OUR_ERROR
     if os.environ.get(SHOW_TRACEBACKS, "0") not in ("", "0") or (message is None and is_first):
         traceback.print_exception(error)
     if message is not None and is_first:

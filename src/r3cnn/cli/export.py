@@ -13,6 +13,7 @@ from torch import Tensor
 
 from r3cnn import __version__
 from r3cnn.cli.configs import path_of
+from r3cnn.cli.folder_lock import writing_file
 from r3cnn.cli.predict import image_files
 from r3cnn.data.loading import ImageReader
 from r3cnn.data.scenes import draw_scene
@@ -41,18 +42,22 @@ def run(config: DictConfig) -> None:
     checked_format(config.format, output)
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))
-    image_size = info.preprocessing.image_size if config.image_size is None else config.image_size
+    image_size = config.image_size
+    if image_size is None:
+        info.preprocessing.check_image_size()
+        image_size = info.preprocessing.image_size
     sizes = FixedSizes(image_size, config.batch_size, config.proposals, config.detections)
     model = with_sizes(model, sizes)
     source = None if config.example is None else path_of(config, "example")
     images = list(example_images(source, sizes.image, ImageReader(info.preprocessing.image_range)))
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f"{output.stem}.draft{output.suffix}")
-    try:
-        found = write_and_compare(config.format, draft, model, info, sizes, images)
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing_file(output):
+        try:
+            found = write_and_compare(config.format, draft, model, info, sizes, images)
+            draft.replace(output)
+        finally:
+            draft.unlink(missing_ok=True)
     print_account(output, sizes, model, found, len(images))
 
 

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,15 +28,17 @@ from omegaconf.errors import OmegaConfBaseException
 from r3cnn.cli.configs import fill_classes, plain
 from r3cnn.cli.errors import message_for_user
 from r3cnn.cli.jobs import AUTO
-from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, checked, evaluation_options, num_devices
+from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, evaluation_options, num_devices
+from r3cnn.cli.settings import check_settings
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.samplers import used_batches
-from r3cnn.detector import RCNN
+from r3cnn.detector import RCNN, check_shapes
 from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
-from r3cnn.training.build import instantiate
-from r3cnn.training.checkpoint import build_model
+from r3cnn.schedule import LoopSchedule
+from r3cnn.training.build import build
+from r3cnn.training.checkpoint import build_shapes
 from r3cnn.training.module import TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
@@ -44,28 +46,14 @@ from r3cnn.training.roi_log import evaluation_thresholds
 from r3cnn.training.wandb_report import ap_names
 from r3cnn.training.wandb_run import RunFacts
 
-LARGEST_SEED = 2**32 - 1  # that numpy takes
 UNLIMITED = -1
 DEVICE_NAMES = re.compile(r"[1-9]\d*|\d+(,\d+)+,?|\d+,")  # a number of devices, or their indices: 2 or 0,1
-AT_LEAST_ONE = (
-    "trainer.num_nodes",
-    "trainer.accumulate_grad_batches",
-    "trainer.log_every_n_steps",
-    "data.batch_size",
-    "data.eval_batch_size",
-    "evaluation.max_detections",
-    "rois_per_image",
-    "channels",
-    "fc_channels",
-)
 LIMITS = ("trainer.max_steps", "trainer.max_epochs")
-SHARES = ("trainer.limit_train_batches", "trainer.val_check_interval")
-SHARES_OR_NONE = ("trainer.limit_val_batches", "trainer.overfit_batches")
 ON_ONE_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}  # for the check, wherever it runs
 LARGEST_CLOCK = 60**4  # YAML reads 12:00:00:00 without quotes as a number to the base of 60
+MOST_PARAMETERS = 10**10  # of a network
 METRICS = ("val/mask_ap", "val/box_ap", "train/loss")
 UNKNOWN_CLASS = "unknown"  # until the annotations are read
-LOOP_LISTS = {"heads": int, "eval_heads": int, "iou_thresholds": float, "loss_weights": float}
 
 
 def check_job(config: DictConfig) -> None:
@@ -78,15 +66,16 @@ def check_job(config: DictConfig) -> None:
         ValueError: For what cannot work, naming the key, its value and what is expected there.
     """
     config = copy.deepcopy(config)
+    check_settings(config, "train")
     if OmegaConf.select(config, "data.classes") is None:  # they come from the annotations, which are not read yet
         OmegaConf.update(config, "data.classes", [UNKNOWN_CLASS])
-        _check_whole("num_classes", config.num_classes, 1)
+        if config.num_classes < 1:
+            raise ValueError(f"num_classes is {config.num_classes}: a whole number >= 1 is needed")
         OmegaConf.update(config, "data.classes", [f"{UNKNOWN_CLASS}{n}" for n in range(config.num_classes)])
     try:
-        _check_numbers(config)
         _check_devices(OmegaConf.select(config, "trainer.devices"))
         _check_end(config)
-        _check_loops(plain(config.recursion))
+        build(plain(config.recursion), LoopSchedule, "recursion")
         _check_plugin(config)
         network = _check_parts(config)
         with _silence():
@@ -110,33 +99,6 @@ def check_call() -> None:
             f"hydra.sweeper.params is {dict(params)}, but this is a single run: `r3cnn train -m …`, or hydra.mode: "
             "MULTIRUN beside it as in conf/sweep/table1.yaml"
         )
-
-
-def _check_numbers(config: DictConfig) -> None:
-    _check_whole("seed", config.seed, 0, LARGEST_SEED)
-    _check_whole("pictures", config.pictures, 0)
-    for key in AT_LEAST_ONE:
-        _check_whole(key, OmegaConf.select(config, key), 1)
-    _check_whole("trainer.num_sanity_val_steps", config.trainer.num_sanity_val_steps, UNLIMITED)
-    every = config.trainer.check_val_every_n_epoch
-    if every is not None:
-        _check_whole("trainer.check_val_every_n_epoch", every, 1)
-    for key in (*SHARES, *SHARES_OR_NONE):
-        value = OmegaConf.select(config, key)
-        if value == 0 and key in SHARES_OR_NONE and not isinstance(value, bool):
-            continue
-        if not _is_number(value) or value <= 0 or (isinstance(value, float) and value > 1):
-            nothing = ", or 0 for none," if key in SHARES_OR_NONE else ""
-            raise ValueError(f"{key} is {value!r}: a number of batches >= 1 or a share in (0, 1]{nothing} is needed")
-    length = config.training_length
-    if not (_is_number(length) and 0 < length < math.inf):
-        raise ValueError(f"training_length is {length!r}: a factor above 0 is needed, such as 3")
-
-
-def _check_whole(key: str, value: object, least: int, largest: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= largest:
-        bounds = f">= {least}" if largest == math.inf else f"in [{least}, {largest}]"
-        raise ValueError(f"{key} is {value!r}: a whole number {bounds} is needed")
 
 
 def _is_number(value: object) -> bool:
@@ -166,22 +128,11 @@ def _check_end(config: DictConfig) -> None:
         meant = f", such as '{clock}', which YAML reads as that number" if 60 <= time < LARGEST_CLOCK else ""
         raise ValueError(f"trainer.max_time is {time}: DD:HH:MM:SS in quotes is needed{meant}")
     values = {key: OmegaConf.select(config, key) for key in LIMITS}
-    for key, value in values.items():
-        if value not in (None, UNLIMITED) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{key} is {value!r}: a whole number >= 1 is needed, or -1 for no limit")
+    if zero := next((key for key, value in values.items() if value == 0), None):
+        raise ValueError(f"{zero} is 0: a whole number >= 1 is needed, or -1 for no limit")
     if all(value in (None, UNLIMITED) for value in values.values()) and config.trainer.max_time is None:
         given = " and ".join(f"{key} is {value}" for key, value in values.items())
         raise ValueError(f"{given}: the run would never end; one of them or trainer.max_time is needed")
-
-
-def _check_loops(recursion: Mapping[str, object]) -> None:
-    """The lists are lists of numbers; how they fit together is checked by the schedule itself."""
-    for name, kind in LOOP_LISTS.items():
-        values = recursion.get(name, [])
-        wanted = "head indices such as [0,0,0]" if kind is int else "numbers such as [0.5,0.6,0.7]"
-        if not isinstance(values, list) or not all(_is_number(value) for value in values):
-            raise ValueError(f"recursion.{name} is {values!r}: a list of {wanted} is needed, one for each loop")
-    _build("recursion", recursion)
 
 
 def _check_plugin(config: DictConfig) -> None:
@@ -195,22 +146,23 @@ def _check_plugin(config: DictConfig) -> None:
 
 def _check_parts(config: DictConfig) -> RCNN:
     """What checks itself when it is built: the data, the optimizer, and the network, of which only shapes are built."""
-    optimizer = checked(_build("optimizer", plain(config.optimizer)), OptimizerSettings, "optimizer")
+    optimizer = build(plain(config.optimizer), OptimizerSettings, "optimizer")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
     try:
-        optimizer.factory([torch.nn.Parameter(torch.zeros(1))], lr=optimizer.lr)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"optimizer.factory: {error}") from error
-    schedule = checked(_build("lr_schedule", plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule")
+        optimizer.factory([parameter], lr=optimizer.lr).step(lambda: 0.0)
+    except Exception as error:  # an optimizer may be the user's own
+        raise ValueError(f"optimizer.factory: {type(error).__name__}: {error}") from error
+    if not parameter.isfinite():
+        raise ValueError("optimizer.factory: its first step makes weights that are not finite numbers")
+    schedule = build(plain(config.lr_schedule), MultiStepSchedule, "lr_schedule")
     has_length = any(OmegaConf.select(config, key) not in (None, UNLIMITED) for key in LIMITS)
     schedule.multiplier(1, 1 if has_length else math.inf)
     TrainingSettings(optimizer, schedule, config.data.batch_size, config.seed, config.backward)
     if config.data.train is None:
         raise ValueError("data.train is null: images to learn from are needed; data.val alone may be null")
-    data = checked(_build("data", plain(config.data)), CocoDataModule, "data")
-    try:
-        evaluation_options(config.evaluation)
-    except ValueError as error:
-        raise ValueError(f"evaluation: {error}") from error
+    data = build(plain(config.data), CocoDataModule, "data")
+    evaluation_options(config.evaluation)
     network = _network(json.dumps(plain(config.model)))
     if network.num_classes != len(data.classes):
         raise ValueError(
@@ -221,9 +173,15 @@ def _check_parts(config: DictConfig) -> RCNN:
 
 @lru_cache(maxsize=32)
 def _network(model: str) -> RCNN:
-    """Shapes of a network, which the jobs of a sweep share as far as they can."""
-    with torch.device("meta"):
-        return build_model(json.loads(model), trusted=None)
+    """Shapes of a network, which the jobs of a sweep share as far as they can; they are known to fit together."""
+    network = build_shapes(json.loads(model), trusted=None)
+    if (count := sum(parameter.numel() for parameter in network.parameters())) > MOST_PARAMETERS:
+        raise ValueError(f"model has {count:.1e} parameters: at most {MOST_PARAMETERS:.0e} are possible")
+    try:
+        check_shapes(network)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
+    return network
 
 
 @contextmanager
@@ -256,7 +214,10 @@ def _check_trainer(config: DictConfig) -> None:
     check_loss_scaling(config.backward, {"16": "16-mixed"}.get(str(settings.precision), str(settings.precision)))
     trial = copy.deepcopy(config)
     OmegaConf.update(trial, "trainer", ON_ONE_CPU)
-    build_trainer(trial, RunFacts(), LightningEnvironment())
+    trainer = build_trainer(trial, RunFacts(), LightningEnvironment())
+    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
+        if (left := timer.time_remaining()) is not None and left <= 0:
+            raise ValueError(f"trainer.max_time is {settings.max_time!r}: more than no time is needed")
 
 
 def _choice(value: str, known: Sequence[str], examples: Sequence[str] = ()) -> str:
@@ -367,10 +328,3 @@ def check_lengths(config: DictConfig) -> None:
 @lru_cache(maxsize=32)
 def _num_batches(data: str, ranks: int) -> tuple[int, int]:
     return build_data(json.loads(data), trusted=None).num_batches(ranks)
-
-
-def _build(key: str, node: Mapping[str, object]) -> object:
-    try:
-        return instantiate(node)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from r3cnn.cli.configs import Config, fill_classes, quoted, settle_folders
 from r3cnn.reporting.neutral import NEUTRAL, without
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT, in_json
 
 AUTO = "auto"  # of ``resume``: go on with what is in the folder, if there is anything; of ``trainer.devices``: all
 LAST = "last"  # of ``resume``: go on with the newest checkpoint in the folder
@@ -74,7 +74,7 @@ def job_hash(config: DictConfig) -> str:
 
 def hash_of(config: Config) -> str:
     """Likewise of a configuration that is resolved already, in plain containers."""
-    text = json.dumps(without(config, NEUTRAL), sort_keys=True, default=str)
+    text = json.dumps(in_json(without(config, NEUTRAL)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 

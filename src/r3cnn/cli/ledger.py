@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import lightning
+import msgspec
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities import rank_zero_only
@@ -20,13 +22,13 @@ from torch import Tensor
 import r3cnn
 from r3cnn.cli.configs import plain
 from r3cnn.cli.jobs import job_hash, job_name
+from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.dataset import CocoDataset
 from r3cnn.data.index_cache import digest_of
 from r3cnn.evaluation.metrics_format import Metrics
 from r3cnn.reporting.records import (
     FORMAT,
-    RESULT,
     DataFacts,
     Git,
     MemoryKind,
@@ -34,9 +36,8 @@ from r3cnn.reporting.records import (
     Record,
     Speed,
     Splits,
-    to_json,
 )
-from r3cnn.training.checkpoint_io import whole_file
+from r3cnn.run_files import RESULT, ROIS, TRAINING_ROIS, Config, in_json, read_json, write_json
 from r3cnn.training.measurements import Measurements
 from r3cnn.training.module import TrainingModule
 
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 MIB = 2**20
 LIBRARIES = ("torch", "torchvision", "lightning")
 NO_DATA = DataFacts("", "", 0, 0)
-ROI_FILES = {"train": "roi_statistics_train.json", "val": "roi_statistics.json"}
+ROI_FILES = {"train": TRAINING_ROIS, "val": ROIS}
 
 
 @rank_zero_only
@@ -66,8 +67,7 @@ def write_record(
     if module.result is None:
         raise ValueError("there is no result to keep")
     record = make_record(config, trainer, module, data, output_dir, module.result.metrics)
-    with whole_file(output_dir / RESULT) as draft:
-        draft.write_text(to_json(record), encoding="utf-8")
+    write_json(asdict(record), output_dir / RESULT, indent=2)
 
 
 def make_record(
@@ -91,7 +91,7 @@ def make_record(
         sweep=config.sweep_name,
         hash=job_hash(config),
         overrides=tuple(HydraConfig.get().overrides.task),
-        config=plain(config),
+        config=cast(Config, in_json(plain(config))),
         git=git_state(Path(r3cnn.__file__).parent),
         versions=versions(),
         device=torch.cuda.get_device_name(device) if is_cuda else device.type,
@@ -125,9 +125,11 @@ def _seconds(measured: Measurements | None) -> dict[str, float | None]:
 
 
 def facts_of(images: CocoDataset) -> DataFacts:
-    """What these images are, by content."""
-    file = images.annotations.file
-    return DataFacts(str(file), digest_of(file), len(images), images.num_objects)
+    """What these images are, by content as far as that is still there."""
+    file, digest = images.annotations.file, ""
+    with left_out_on_error(f"the digest of {file}"):
+        digest = digest_of(file)
+    return DataFacts(str(file), digest, len(images), images.num_objects)
 
 
 def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -140,14 +142,23 @@ def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     return sum(value.nbytes for value in (*model.state_dict().values(), *kept))
 
 
+class _Balance(msgspec.Struct):
+    balance: float | None
+
+
+class _Balances(msgspec.Struct):
+    loops: dict[str, _Balance]
+
+
 def roi_balance(output_dir: Path) -> dict[str, dict[str, float | None]]:
     """Balance of every loop by split, from the files that the run wrote; nothing where they are not wanted."""
     found = {}
     for split, name in ROI_FILES.items():
         path = output_dir / name
         if path.is_file():
-            loops = json.loads(path.read_text(encoding="utf-8"))["loops"]
-            found[split] = {loop: values["balance"] for loop, values in loops.items()}
+            with left_out_on_error(f"the balance of RoIs in {path}"):
+                loops = read_json(path, _Balances).loops
+                found[split] = {loop: values.balance for loop, values in loops.items()}
     return found
 
 
@@ -162,10 +173,11 @@ def git_state(package: Path) -> Git | None:
 
     An installed package may well lie below somebody else's checkout, which does not track it.
     """
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    if not _git(package, "ls-files", "--error-unmatch", "__init__.py"):
+        return None
     commit = _git(package, "rev-parse", "HEAD")
     changed = _git(package, "status", "--porcelain", "--untracked-files=no")
-    if not tracked or commit is None or changed is None:
+    if commit is None or changed is None:
         return None
     return Git(commit.strip(), bool(changed.strip()))
 
@@ -174,7 +186,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """What git says; None if it fails or is not there."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=60
+            # Somebody else's repository may name a program to be asked for changes.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig
 from r3cnn.cli.jobs import AUTO, Job
 from r3cnn.cli.processes import Call, run_calls
 from r3cnn.cli.ranks import OF_A_SWEEP, for_jobs
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,6 @@ def run_locally(jobs: Sequence[Job], settings: DictConfig) -> dict[Path, str]:
 def _check_ranks(job: Job, ranks: int | None) -> None:
     if ranks is None:
         return
-    if not isinstance(ranks, int) or ranks < 1:
-        raise CompactHydraException(
-            f"launcher.ranks is {ranks!r}: a number of processes per job >= 1 is needed, or null"
-        )
     if ranks_of(job) != ranks or job.config.trainer.num_nodes != 1:
         nodes, devices = job.config.trainer.num_nodes, job.config.trainer.devices
         raise CompactHydraException(
@@ -101,7 +97,7 @@ def devices_for(accelerator: str, parallel: int, gpus: Sequence[str]) -> int | s
         parallel: Jobs at a time.
         gpus: Names of the GPUs; none where there is no GPU.
     """
-    if accelerator not in ("auto", "cpu", "gpu", "cuda") or not isinstance(parallel, int) or parallel < 1:
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         return AUTO
     return 1 if accelerator == "cpu" else max(1, len(gpus) // parallel)
 
@@ -118,10 +114,8 @@ def places_for(parallel: int, ranks: int, gpus: Sequence[str]) -> list[dict[str,
         Environment variables of each job at a time; none where one job has all GPUs, or there is no GPU.
 
     Raises:
-        CompactHydraException: When there is no job at a time, or there are too few GPUs.
+        CompactHydraException: When there are too few GPUs.
     """
-    if not isinstance(parallel, int) or parallel < 1:
-        raise CompactHydraException(f"launcher.parallel is {parallel!r}: a number of jobs at a time >= 1 is needed")
     if parallel == 1 or not gpus:
         return [{} for _ in range(parallel)]
     if parallel * ranks > len(gpus):
@@ -136,9 +130,9 @@ def places_for(parallel: int, ranks: int, gpus: Sequence[str]) -> list[dict[str,
 def _command(job: Job, ranks: int | None) -> tuple[str, ...]:
     program = ("-m", "r3cnn", *job.arguments)
     if ranks is None:
-        return (sys.executable, *program)
+        return (sys.executable, "-P", *program)
     alone = ("--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks))
-    return (sys.executable, "-m", "r3cnn.cli.torchrun", *alone, *program)
+    return (sys.executable, "-P", "-m", "r3cnn.cli.torchrun", *alone, *program)
 
 
 def _environment(job: Job, settings: DictConfig) -> dict[str, str]:

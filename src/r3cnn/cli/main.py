@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 
 import hydra
@@ -22,8 +23,10 @@ from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, pref
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.path_words import quoted_paths
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
+from r3cnn.cli.settings import check_settings
 from r3cnn.cli.terminal import patient_output
 from r3cnn.end_signals import SIGNALS
+from r3cnn.training.build import find_in_current_folder
 
 log = logging.getLogger(__name__)
 MULTIRUN, VERBOSE = ("-m", "--multirun"), ("-v", "--verbose")
@@ -33,7 +36,6 @@ BENCHMARKS = ("train", "infer", "loops", "parts", "scale", "masks", "coco_eval",
 HARMLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ".*your dataloader is not resumable.*",  # it is: the checkpoint's position is handed to it
-    ".*The dirpath has changed from.*",  # resuming into another folder is how a run is branched
     ".*could not find the monitored key.*",  # a checkpoint between two validations
     ".*srun. command is available.*",  # SLURM is there, this run is none of its jobs
     ".*`srun` command is available.*",  # whoever wants it says launcher=slurm
@@ -118,10 +120,12 @@ def main() -> None:
 def start(arguments: Sequence[str]) -> None:
     """Runs the command that the words after ``r3cnn`` name; what goes wrong is raised.
 
-    Packages in the current folder can be used as with ``python -m``; installed ones of the same name win.
+    Nothing in the current folder is run by this process or those that it starts, unless a setting names it.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    os.environ["PYTHONSAFEPATH"] = "1"  # of further processes, whoever starts them
+    if os.path.lexists("matplotlibrc"):
+        with chdir(config_folder()):
+            import matplotlib  # noqa: F401  # once, and without that file, which it evaluates
     if OF_A_SWEEP in os.environ:
         end_with_parent()
     words = [word for word in arguments if word not in VERBOSE]
@@ -151,7 +155,9 @@ def _with_part(command: Command, words: list[str]) -> list[str]:
 def run_command(command: Command, words: list[str]) -> None:
     """Runs one command under Hydra, once or, with ``-m``, once per combination."""
     register_resolvers()
-    search_for_the_highest()
+    search_for_the_highest()  # which lets Hydra look for plug-ins
+    if any("pkg://" in word for word in words):
+        find_in_current_folder()
     words = in_words_of_hydra(words)
     whole_call = sys.argv
     failures: list[Exception] = []
@@ -191,6 +197,7 @@ def run_quietly(command: Command, config: DictConfig) -> None:
     with warnings.catch_warnings(), as_single_run(command.name):
         for message in HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
+        check_settings(config, command.name)
         module.run(config)
 
 

@@ -2,79 +2,88 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
-
-from r3cnn.cli.configs import read_config
+from r3cnn.archive import read_archive
 from r3cnn.cli.shown import examples_with_loops
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.datamodule import CocoDataModule
-from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
-from r3cnn.names import file_name, metric_key
+from r3cnn.evaluation.metrics import EvaluationResult
 from r3cnn.reporting.console import print_metrics, terminal
 from r3cnn.reporting.curves import plot_training_curves
 from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
-from r3cnn.reporting.records import RESULT
 from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
+from r3cnn.run_files import (
+    BEST,
+    BOOTSTRAPS,
+    CHECKPOINTS,
+    CONFIG,
+    CURVES,
+    DETECTIONS,
+    ERROR_PICTURES,
+    ERROR_REPORT,
+    ERRORS,
+    EVALUATED,
+    IMAGE_IDS,
+    LAST,
+    LOOP_DETECTIONS,
+    LOOPS,
+    METRICS,
+    NUMBERS,
+    PICTURES,
+    PREDICTIONS,
+    RESULT,
+    ROIS,
+    TRAINING_CONFIG,
+    TRAINING_ROIS,
+    picture_file,
+    read_config,
+    read_json,
+    write_json,
+    write_json_list,
+)
 from r3cnn.structures import Id
-from r3cnn.training.checkpoint_io import link_or_copy, whole_file
+from r3cnn.training.checkpoint_io import link_or_copy, names_of_checkpoints
 from r3cnn.training.module import EvaluationModule
 
 log = logging.getLogger(__name__)
-CONFIG_FILE, NUMBERS = "config.yaml", "metrics.csv"
-METRICS, DETECTIONS = "metrics.json", "detections.json"
-LOOP_DETECTIONS = "detections_loop{}.json"
-IMAGE_IDS = "image_ids.json"
-EVALUATED = "evaluated.ckpt"
-TRAINING_CONFIG = "config_train.yaml"  # where that of a training goes when its folder is evaluated into
-CURVES, PREDICTIONS, LOOPS = "training_curves.png", "_predictions.png", "_loops.png"
-ERRORS, ERROR_REPORT = "errors", "errors.json"
-ERROR_PICTURES = ("errors.png", "precision_recall.png", "confusion_box.png", "confusion_mask.png")
 LOG_WIDTH = 120
 
 
 def evaluation_files(output_dir: Path) -> list[Path]:
     """Files that an evaluation left in the folder, its error analysis included; other people's are not among them."""
-    pictures, errors, ids = output_dir / "pictures", output_dir / ERRORS, output_dir / IMAGE_IDS
-    names = [METRICS, DETECTIONS, "roi_statistics.json", "pictures/roi_statistics.png"]
+    pictures, errors, ids = output_dir / PICTURES, output_dir / ERRORS, output_dir / IMAGE_IDS
+    names = [METRICS, DETECTIONS, BOOTSTRAPS, ROIS, "pictures/roi_statistics.png"]
     found = [output_dir / name for name in names]
     found += output_dir.glob(LOOP_DETECTIONS.format("[0-9]*"))
     found += [errors / name for name in (ERROR_REPORT, *ERROR_PICTURES)]
     images: list[Id] = []
-    with suppress(FileNotFoundError, ValueError, TypeError):  # half of it, or another program's
-        images = [*json.loads(ids.read_text(encoding="utf-8"))]
+    with suppress(OSError, ValueError):  # half of it, or another program's
+        images = read_json(ids, list[Id])
     found += [picture_file(pictures, image, kind) for image in images for kind in (PREDICTIONS, LOOPS)]
     return [path for path in (*found, ids) if path.is_file()]
 
 
 def run_files(output_dir: Path) -> list[Path]:
     """Files that a training run left in the folder, its evaluation included, but for its log."""
-    names = [CONFIG_FILE, TRAINING_CONFIG, RESULT, NUMBERS, "roi_statistics_train.json"]
+    names = [CONFIG, TRAINING_CONFIG, RESULT, NUMBERS, TRAINING_ROIS]
     names += [f"pictures/{CURVES}", "pictures/roi_statistics_train.png"]
-    found = [output_dir / name for name in names] + checkpoint_files(output_dir / "checkpoints")
+    found = [output_dir / name for name in names] + checkpoint_files(output_dir / CHECKPOINTS)
     return [path for path in found if path.is_file()] + evaluation_files(output_dir)
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
     """Checkpoints that a run wrote into its folder: those of the usual names, and those that these tell of."""
-    usual = [folder / name for name in ("last.ckpt", "best.ckpt", EVALUATED)]
+    usual = [folder / name for name in (LAST, BEST, EVALUATED)]
     found = dict.fromkeys(path for path in usual if path.is_file())
     for path in [*found]:
         # What cannot be read tells nothing, and neither does what other programs write.
-        with suppress(RuntimeError, EOFError, UnpicklingError, OSError, KeyError, TypeError, AttributeError):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            for state in content["callbacks"].values():
-                if not isinstance(state, dict):  # of a callback of the user's own
-                    continue
-                told = [*state.get("best_k_models", ()), state.get("best_model_path"), state.get("last_model_path")]
-                found |= dict.fromkeys(Path(name) for name in told if name and Path(name).parent == folder)
+        with suppress(OSError, ValueError):
+            found |= dict.fromkeys(folder / name for name in names_of_checkpoints(read_archive(path, mapped=True)))
     return [path for path in found if path.is_file()]
 
 
@@ -87,19 +96,23 @@ def remove_evaluation(output_dir: Path, but: Collection[Path]) -> None:
 
 def keep_training_config(output_dir: Path) -> None:
     """Lets the configuration of a training stay in its folder under another name when it is evaluated into."""
-    path = output_dir / CONFIG_FILE
-    if path.is_file() and "resume" in read_config(path):
-        path.replace(output_dir / TRAINING_CONFIG)
+    path = output_dir / CONFIG
+    kept = output_dir / TRAINING_CONFIG
+    is_training = path.is_file() and not kept.exists()  # where it cannot be read, as after an edit by hand
+    with suppress(OSError, ValueError):
+        is_training = "resume" in read_config(path)
+    if is_training:
+        path.replace(kept)
 
 
 def keep_evaluated(checkpoint: Path, output_dir: Path) -> None:
     """Puts the checkpoint that was evaluated beside its metrics, as a hard link where the file system can."""
-    link_or_copy(checkpoint.resolve(), output_dir / "checkpoints" / EVALUATED)
+    link_or_copy(checkpoint.resolve(), output_dir / CHECKPOINTS / EVALUATED)
 
 
 def write_outcome(result: EvaluationResult, module: EvaluationModule, output_dir: Path) -> None:
     """Writes ``metrics.json`` and ``detections.json``."""
-    write_metrics(result, output_dir / METRICS)
+    write_json(result.metrics, output_dir / METRICS, indent=2)
     if result.metrics["images"]["seen"]:
         write_loops(result, output_dir, with_earlier=module.options.save_loops)
 
@@ -108,15 +121,15 @@ def show_outcome(
     result: EvaluationResult, module: EvaluationModule, data: CocoDataModule, output_dir: Path, num_pictures: int
 ) -> None:
     """Prints the AP per loop and per class and draws curves and pictures; what fails is left out with a warning."""
-    pictures = output_dir / "pictures"
+    pictures = output_dir / PICTURES
     if result.metrics["images"]["seen"]:
         with left_out_on_error("the tables of AP"):
             _print_tables(result)
     else:
         log.warning("there was no validation, so there is no AP: evaluate on images with ground truth to get one")
-    if (output_dir / "metrics.csv").is_file():
+    if (output_dir / NUMBERS).is_file():
         with left_out_on_error(CURVES):
-            plot_training_curves(output_dir / "metrics.csv", pictures / CURVES)
+            plot_training_curves(output_dir / NUMBERS, pictures / CURVES)
     for path in sorted(output_dir.glob("roi_statistics*.json")):
         with left_out_on_error(f"{path.stem}.png"):
             draw_roi_statistics(read_roi_report(path), pictures / f"{path.stem}.png")
@@ -138,13 +151,12 @@ def write_loops(result: EvaluationResult, output_dir: Path, *, with_earlier: boo
 
     Beside it ``image_ids.json``, the images that were looked at: one without a detection is in no other file.
     """
-    with whole_file(output_dir / IMAGE_IDS) as draft:
-        draft.write_text(json.dumps(result.image_ids) + "\n", encoding="utf-8")
+    write_json(result.image_ids, output_dir / IMAGE_IDS)
     for path in output_dir.glob(LOOP_DETECTIONS.format("*")):  # of an earlier evaluation with more loops
         path.unlink()
     for loop in range(1, len(result.metrics["loops"]) if with_earlier else 1):
-        write_detections(result, output_dir / LOOP_DETECTIONS.format(loop), loop - 1)
-    write_detections(result, output_dir / DETECTIONS)
+        write_json_list(result.entries(loop - 1), output_dir / LOOP_DETECTIONS.format(loop))
+    write_json_list(result.entries(-1), output_dir / DETECTIONS)
 
 
 def log_to_file(text: str) -> None:
@@ -161,8 +173,3 @@ def draw_pictures(module: EvaluationModule, data: CocoDataModule, folder: Path, 
         image, target, image_id = example.image, example.target, data.val_set.file_id(example.image_id)
         draw_predictions(image, found[-1], target, data.classes, picture_file(folder, image_id, PREDICTIONS))
         draw_loop_strip(image, found, target, picture_file(folder, image_id, LOOPS))
-
-
-def picture_file(folder: Path, image_id: Id, kind: str) -> Path:
-    """Where the picture of an image is drawn; an id of the annotation file may be any text."""
-    return folder / file_name(metric_key(str(image_id)), kind)

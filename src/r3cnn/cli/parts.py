@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import cast
 
 import lightning
 import torch
-import yaml
 from lightning.fabric.plugins.environments import ClusterEnvironment
-from lightning.fabric.utilities import rank_zero_only
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -26,24 +22,21 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import Config, plain
 from r3cnn.cli.rank_launcher import RankStrategy
 from r3cnn.cli.ranks import check_tasks
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.evaluation.coco_ap import CocoAP
-from r3cnn.ops.views import View, views_of
-from r3cnn.training.build import instantiate
+from r3cnn.ops.views import View
+from r3cnn.training.build import SettingError, build, instantiate
 from r3cnn.training.checkpoint_io import WholeFileCheckpointIO
 from r3cnn.training.validation import EvaluationOptions
 from r3cnn.training.wandb_report import WandbReport
 from r3cnn.training.wandb_run import RunFacts, WandbRun
 
 log = logging.getLogger(__name__)
-Part = TypeVar("Part")
-# Lightning's ways to refuse a setting.
-REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError)
 NEVER = {
     BatchSizeFinder: "data.batch_size",
     LearningRateFinder: "optimizer.lr",
@@ -53,25 +46,15 @@ NEVER = {
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 WANDB = "r3cnn.training.wandb_run.WandbRun"
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
-SEVERAL_CHECKPOINTS = "r3cnn.training.checkpoint_io.SeveralCheckpoints"
+OWN_CHECKPOINT = "r3cnn.training.checkpoint_io.{}"
+VIEWS = "r3cnn.ops.views.views_of"
 METRIC = "r3cnn.evaluation.coco_ap.CocoAP"
 OPTIONS = ("score_fusions", "tta", "save_loops")  # of the evaluation group, for the module; the others are the metric's
 
 
-def checked(part: object, kind: type[Part], name: str) -> Part:
-    """``part`` itself, once it is known to be a ``kind``.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not isinstance(part, kind):
-        raise ValueError(f"{name}._target_ builds a {type(part).__name__}, a {kind.__name__} is needed")
-    return part
-
-
 def build_data(config: Mapping[str, object], trusted: Sequence[str] | None) -> CocoDataModule:
     """The data module; it makes and reads its files when they are first needed."""
-    return checked(instantiate(config, trusted), CocoDataModule, "data")
+    return build(config, CocoDataModule, "data", trusted)
 
 
 def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
@@ -88,7 +71,7 @@ def build_metric(config: Mapping[str, object], data: CocoDataModule) -> CocoAP:
         "max_overhang": data.max_overhang,
     }
     settings = {name: value for name, value in config.items() if name not in OPTIONS}
-    return checked(instantiate({"_target_": METRIC, **settings, **from_data}), CocoAP, "evaluation")
+    return build({"_target_": METRIC, **settings, **from_data}, CocoAP, "evaluation")
 
 
 def evaluation_options(config: DictConfig) -> EvaluationOptions:
@@ -98,7 +81,7 @@ def evaluation_options(config: DictConfig) -> EvaluationOptions:
 
 def chosen_views(config: DictConfig) -> tuple[View, ...]:
     """The views of an image that the evaluation group asks for."""
-    return views_of(list(config.tta.scales), flip=bool(config.tta.flip))
+    return cast(tuple[View, ...], instantiate({"_target_": VIEWS, **plain(config.tta)}, None, "evaluation.tta"))
 
 
 def build_trainer(
@@ -118,6 +101,10 @@ def build_trainer(
     loggers = [build_logger(name, plain(node), facts) for name, node in chosen(config, "logger").items()]
     callbacks += [WandbReport(logger) for logger in loggers if isinstance(logger, WandbRun)]
     settings = plain(config.trainer)
+    if (taken := next((key for key in ("callbacks", "logger", "plugins") if key in settings), None)) is not None:
+        raise ValueError(
+            f"trainer.{taken} is {settings[taken]!r}: callbacks.NAME and logger.NAME alone add to a trainer"
+        )
     if environment is None:
         check_tasks(os.environ, num_devices(settings) * int(str(settings["num_nodes"])))
     if config.get("data") is not None and config.data.get("val", ()) is None:
@@ -131,11 +118,12 @@ def build_trainer(
         parts["profiler"] = PROFILERS[str(profiler)](dirpath=config.output_dir, filename="profile")
     arguments = {**settings, **parts}
     try:
-        trainer = checked(instantiate(arguments), lightning.Trainer, "trainer")
-    except REFUSALS as error:
+        trainer = build(arguments, lightning.Trainer, "trainer")
+    except SettingError as error:
         key = next((key for key in settings if key != "_target_" and _is_cured(arguments, key)), None)
-        place = "trainer" if key is None else f"trainer.{key} is {settings[key]!r}"
-        raise ValueError(f"{place}: {error.__cause__ or error}") from error
+        if error.__cause__ is None or key is None:
+            raise
+        raise ValueError(f"trainer.{key} is {settings[key]!r}: {error.__cause__}") from error
     if settings.get("limit_val_batches") == 0:  # fast_dev_run and overfit_batches set a number of their own
         trainer.limit_val_batches = 0
     # It would end at SIGTERM without a word, and with status 0, or hang where ranks have their signals at other times.
@@ -147,7 +135,7 @@ def _is_cured(arguments: Config, key: str) -> bool:
     """Whether Lightning's trainer can be built from arguments without one of them."""
     try:
         instantiate({name: value for name, value in arguments.items() if name != key})
-    except REFUSALS:
+    except SettingError:
         return False
     return True
 
@@ -160,10 +148,7 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     """
     built: dict[str, Callback] = {}
     for name, node in chosen(config, "callbacks").items():
-        try:
-            built[name] = checked(instantiate(keeping_several(plain(node))), Callback, f"callbacks.{name}")
-        except REFUSALS as error:
-            raise ValueError(f"callbacks.{name}: {error}") from error
+        built[name] = build(own_checkpoints(plain(node)), Callback, f"callbacks.{name}")
     writers: dict[str, str] = {}
     for name, callback in built.items():
         if (instead := next((key for kind, key in NEVER.items() if isinstance(callback, kind)), None)) is not None:
@@ -185,11 +170,13 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
     return {name: each for name, each in built.items() if not isinstance(each, tuple(unwanted))}
 
 
-def keeping_several(callback: Config) -> Config:
-    """A callback's node; where it keeps several checkpoints under one fixed name, one that tells them apart."""
+def own_checkpoints(callback: Config) -> Config:
+    """A callback's node with ours for Lightning's checkpoints; several under one fixed name are told apart."""
+    if callback["_target_"] != MODEL_CHECKPOINT:
+        return callback
     is_fixed = "{" not in str(callback.get("filename") or "{")
-    is_several = callback["_target_"] == MODEL_CHECKPOINT and callback.get("save_top_k", 1) not in (0, 1)
-    return {**callback, "_target_": SEVERAL_CHECKPOINTS} if is_several and is_fixed else callback
+    is_several = is_fixed and callback.get("save_top_k", 1) not in (0, 1)
+    return {**callback, "_target_": OWN_CHECKPOINT.format("SeveralCheckpoints" if is_several else "ModelCheckpoint")}
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
@@ -199,6 +186,8 @@ def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
     """
     found = {}
     for name, node in (config.get(group) or {}).items():
+        if node is not None and not OmegaConf.is_dict(node):
+            raise ValueError(f"{group}.{name} is {node!r}: settings below it are needed, or null")
         if node is not None and "_target_" in node:
             found[str(name)] = node
         elif node is not None:
@@ -235,14 +224,4 @@ def build_logger(name: str, config: Config, facts: RunFacts) -> Logger:
         ValueError: If it refuses its settings.
     """
     known = {"facts": facts} if config.get("_target_") == WANDB else {}
-    try:
-        return checked(instantiate({**config, **known}), Logger, f"logger.{name}")  # type: ignore[type-abstract]
-    except ValueError as error:
-        raise ValueError(f"logger.{name}: {error}") from error
-
-
-@rank_zero_only
-def save_config(config: Mapping[str, object], path: Path) -> None:
-    """Writes a resolved configuration; plain YAML, in which no ``${…}`` is left to mean anything."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(config), allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return build({**config, **known}, Logger, f"logger.{name}")  # type: ignore[type-abstract]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,11 +12,13 @@ from omegaconf import DictConfig, ListConfig
 
 from r3cnn.cli.configs import path_of, plain, settle
 from r3cnn.cli.earlier_run import refuse_used
+from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.modes import set_modes
-from r3cnn.cli.parts import chosen_views, save_config
+from r3cnn.cli.parts import chosen_views
 from r3cnn.cli.terminal import left_out_on_error
 from r3cnn.data.loading import ImageError, find_images
-from r3cnn.names import file_name
+from r3cnn.names import file_name, visible
+from r3cnn.run_files import CONFIG, DETECTIONS, PICTURES, write_config, write_json
 from r3cnn.training.checkpoint import restore_model
 from r3cnn.training.predictor import FoundObject, Predictor
 
@@ -33,39 +34,47 @@ def run(config: DictConfig) -> None:
         ImageError: If there is no file that can be read.
         ValueError: For a setting that makes no sense.
     """
+    output_dir = settle(config)
+    paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / PICTURES)
+    predictor = load_predictor(config)
+    with sole_writer(output_dir):
+        refuse_used(output_dir, "predict")
+        write_config(plain(config), output_dir / CONFIG)
+        predict(config, predictor, paths, output_dir)
+
+
+def predict(config: DictConfig, predictor: Predictor, paths: Sequence[Path], output_dir: Path) -> None:
+    """Finds objects in these images, draws them, and writes ``detections.json``.
+
+    Raises:
+        ImageError: If there is no file that can be read.
+    """
     from r3cnn.reporting.figures import overlay
 
-    pictures = config.pictures
-    if pictures is not None and (isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0):
-        raise ValueError(f"pictures is {pictures!r}: a number of images >= 0 is needed, or null for all")
-    output_dir = settle(config)
-    refuse_used(output_dir, "predict")
-    paths = image_files(config.source, is_recursive=config.recursive, leave_out=output_dir / "pictures")
-    names = names_of(paths, sources_of(config.source))
-    predictor = load_predictor(config)
-    save_config(plain(config), output_dir / "config.yaml")
+    names, pictures = names_of(paths, sources_of(config.source)), config.pictures
     entries: list[FoundObject] = []
     unreadable: dict[str, str] = {}
     for image_id, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
             image = predictor.reader(path)
         except ImageError as error:
-            log.error("%s", error)
+            log.error("%s", visible(str(error)))
             unreadable[name] = str(error)
             continue
         detections, size = predictor.detect(image)
         found, threshold, place = detections[-1].to("cpu"), config.score_threshold, ""
         entries += predictor.entries(found, size, name, image_id)
         if pictures is None or image_id - len(unreadable) <= pictures:
-            picture = (output_dir / "pictures" / name).with_name(file_name(path.name, ".png"))
+            picture = (output_dir / PICTURES / name).with_name(file_name(path.name, ".png"))
             with left_out_on_error(str(picture)):
                 overlay(image, found, predictor.info.classes, picture, score_threshold=threshold)
                 place = f", drawn in {picture}"
-        log.info("%s: %d objects with score >= %g%s", path, (found.scores >= threshold).sum(), threshold, place)
+        count = (found.scores >= threshold).sum()
+        log.info("%s", visible(f"{path}: {count} objects with score >= {threshold:g}{place}"))
     if len(unreadable) == len(paths):
         raise ImageError(f"none of {len(paths)} files can be read as an image: {unreadable[names[0]]}")
-    (output_dir / "detections.json").write_text(json.dumps(entries, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"{len(entries)} detections in {len(paths) - len(unreadable)} images: {output_dir / 'detections.json'}")
+    write_json(entries, output_dir / DETECTIONS)
+    print(f"{len(entries)} detections in {len(paths) - len(unreadable)} images: {output_dir / DETECTIONS}")
     if unreadable:
         log.warning("left out %d of %d files, which cannot be read: %s", len(unreadable), len(paths), [*unreadable])
 
@@ -79,6 +88,8 @@ def load_predictor(config: DictConfig) -> Predictor:
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     set_modes(model, config)
     given = {key: config[key] for key in ("image_size", "image_range") if config[key] is not None}
+    if config.image_size is None:
+        info.preprocessing.check_image_size(config.max_megapixels)
     info = replace(info, preprocessing=replace(info.preprocessing, **given))
     views = chosen_views(config.evaluation)
     return Predictor(model, info, config.device, views, max_megapixels=config.max_megapixels)

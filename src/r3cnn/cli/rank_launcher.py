@@ -52,10 +52,14 @@ class RankLauncher(_SubprocessScriptLauncher):
             raise
 
     def _wait(self) -> None:
+        """Lets the further ranks end, and names one that was killed and could not say so."""
         deadline = time.monotonic() + WAIT_SECONDS / 2
         for process in self.procs:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
+        for rank, process in enumerate(self.procs, start=1):
+            if process.returncode is not None and process.returncode < 0:
+                print(f"r3cnn: rank {rank} was ended by signal {-process.returncode}", file=sys.stderr, flush=True)
 
     def _watch(self) -> None:
         """Ends this process, if it goes on for long though a rank has failed: it may wait for it for ever."""

@@ -15,7 +15,8 @@ NAMES = (
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME"),
 )
 PREFIXES = ("TORCHELASTIC_", "SLURM_", "SLURMD_", "PMI_", "PMIX_", "OMPI_COMM_WORLD_", "LSB_", "JSM_NAMESPACE_")
-OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME")  # name a run of Weights & Biases; all jobs of a sweep would write into it
+# Name a run of Weights & Biases, into which all jobs of a sweep would write, or the process that serves one.
+OF_ONE_RUN = ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_SERVICE")
 OF_A_SWEEP = "R3CNN_SWEEP"  # set for the processes of a sweep's jobs: id of the process that started the sweep
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 INIT = 1  # process that takes over those whose parent has died
@@ -41,6 +42,17 @@ def rank_in(environment: Mapping[str, str]) -> int:
         if environment.get(name, "").isdigit():
             return int(environment[name])
     return 0
+
+
+def job_in(environment: Mapping[str, str]) -> str | None:
+    """What the ranks of one job have in common and no other job has; None where the launcher does not tell."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        names: tuple[str, ...] = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+    elif "SLURM_STEP_ID" in environment and is_one_of_several(environment):
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    else:
+        return None
+    return " ".join(environment.get(name, "") for name in names)
 
 
 def is_first_on_node(environment: Mapping[str, str]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ def run_on_slurm(jobs: Sequence[Job], settings: DictConfig) -> dict[Path, str]:
     waiting: dict[str, Job] = {}
     failures: dict[Path, str] = {}
     signals = EndingSignals()
-    executor = _executor(settings)
+    executor = queue(settings)
     with signals.noted():
         try:
             waiting |= _submit(executor, jobs)
@@ -66,7 +68,12 @@ def run_on_slurm(jobs: Sequence[Job], settings: DictConfig) -> dict[Path, str]:
     return failures
 
 
-def _executor(settings: DictConfig) -> submitit.AutoExecutor:
+def queue(settings: DictConfig) -> submitit.AutoExecutor:
+    """What jobs are handed to.
+
+    Raises:
+        CompactHydraException: If it is not there, or does not take the settings.
+    """
     try:
         import submitit
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -76,7 +83,8 @@ def _executor(settings: DictConfig) -> submitit.AutoExecutor:
     folder = parameters.pop("submitit_folder")
     shared = set(OmegaConf.structured(BaseQueueConf))
     try:
-        executor = submitit.AutoExecutor(folder=str(folder), cluster="slurm")
+        python = f"{shlex.quote(sys.executable)} -P"  # not every cluster hands the environment on
+        executor = submitit.AutoExecutor(folder=str(folder), cluster="slurm", slurm_python=python)
         executor.update_parameters(**{key if key in shared else f"slurm_{key}": parameters[key] for key in parameters})
     except RuntimeError as error:
         raise CompactHydraException(f"launcher=slurm: {error} `launcher=ddp` runs on this machine alone.") from error

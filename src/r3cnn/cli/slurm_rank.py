@@ -33,7 +33,7 @@ def run_rank(arguments: tuple[str, ...], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG_FILE).open("ab") as output:
         status = subprocess.run(
-            [sys.executable, "-m", "r3cnn", *arguments],
+            [sys.executable, "-P", "-m", "r3cnn", *arguments],
             env={**os.environ, "OMP_NUM_THREADS": threads_in(os.environ)},
             stdin=subprocess.DEVNULL,
             stdout=output,

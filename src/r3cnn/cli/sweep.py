@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -19,7 +19,7 @@ from r3cnn.cli.jobs import AUTO, Job, job_of, known_to_hydra, task_config
 from r3cnn.cli.local_jobs import counted_devices
 from r3cnn.cli.processes import LOG_FILE
 from r3cnn.cli.ranks import is_one_of_several
-from r3cnn.reporting.records import RESULT
+from r3cnn.run_files import RESULT, read_json
 
 log = logging.getLogger(__name__)
 
@@ -131,21 +131,36 @@ def returned(jobs: Sequence[Job], failures: Mapping[Path, str], shown_lines: int
     message = f"{len(failures)} of {len({job.folder for job in jobs})} jobs failed: {', '.join(map(str, failures))}"
     found = []
     for job in jobs:
-        result = JobReturn(overrides=job.overrides, cfg=task_config(job.config), task_name=job.name)
-        result.working_dir = str(job.folder)
-        if job.folder in failures:
-            result.status, result.return_value = JobStatus.FAILED, JobsFailed(message)
-        else:
-            result.status, result.return_value = JobStatus.COMPLETED, mask_ap(job.folder / RESULT)
+        has_failed = job.folder in failures
+        result = (_FailedJob if has_failed else JobReturn)(job.overrides, task_config(job.config))
+        result.task_name, result.working_dir = job.name, str(job.folder)
+        result.status = JobStatus.FAILED if has_failed else JobStatus.COMPLETED
+        result._return_value = JobsFailed(message) if has_failed else mask_ap(job.folder / RESULT)
         found.append(result)
     return found
+
+
+class _FailedJob(JobReturn):
+    """Raises its error without a line of Hydra's on stderr, which would name the first failed job alone."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def return_value(self) -> float:
+        raise self._return_value
+
+
+class _Masks(msgspec.Struct):
+    mask: dict[str, float | None]
+
+
+class _Result(msgspec.Struct):
+    metrics: _Masks
 
 
 def mask_ap(path: Path) -> float:
     """Mask AP in ``result.json``; 0, the lowest, where it is undefined, since a search needs a number."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))["metrics"]["mask"]["ap"]
-    except (KeyError, TypeError, ValueError):  # of another version of r3cnn
+        value = read_json(path, _Result).metrics.mask["ap"]
+    except (OSError, ValueError, KeyError):  # of another version of r3cnn
         value = None
     if value is None:
         log.warning("%s has no mask AP, which counts as 0 in a search", path)

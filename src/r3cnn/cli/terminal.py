@@ -28,6 +28,17 @@ class LogFormatter(logging.Formatter):
         return visible_lines(super().format(record))
 
 
+class LogFile(logging.FileHandler):
+    """A log file without which the program goes on, as when its folder has been removed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; Python's own handler would raise what keeps the file from being opened."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+
 class PatientStream:
     """A stream whose writer does not notice when nobody reads it any more."""
 

@@ -4,44 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
-from errno import EINVAL
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
+from r3cnn.archive import is_whole
 from r3cnn.cli.configs import plain, settle
 from r3cnn.cli.dashboard import report_outcome, training_facts
 from r3cnn.cli.earlier_run import GO_ON, RunFolder, check_same_run, is_finished, refuse_used, settle_previous
 from r3cnn.cli.folder_lock import sole_writer
 from r3cnn.cli.initial import check_options, check_resumed, start_from
 from r3cnn.cli.job_checks import check_call, check_gpus, check_job, check_lengths
-from r3cnn.cli.jobs import AUTO, LAST
+from r3cnn.cli.jobs import AUTO
+from r3cnn.cli.jobs import LAST as NEWEST
 from r3cnn.cli.ledger import write_record
 from r3cnn.cli.outcome import (
-    CONFIG_FILE,
-    EVALUATED,
-    TRAINING_CONFIG,
     evaluation_files,
     run_files,
     show_outcome,
     write_outcome,
 )
-from r3cnn.cli.parts import build_data, build_metric, build_trainer, checked, evaluation_options, save_config
+from r3cnn.cli.parts import build_data, build_metric, build_trainer, evaluation_options
 from r3cnn.cli.ranks import is_one_of_several, rank_in
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.inference_modes import compile_network
-from r3cnn.reporting.records import RESULT
-from r3cnn.training.build import instantiate
+from r3cnn.run_files import BEST, CHECKPOINTS, CONFIG, EVALUATED, LAST, RESULT, TRAINING_CONFIG, write_config
+from r3cnn.training.build import build
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, build_model
 from r3cnn.training.finish import evaluate_final_weights
 from r3cnn.training.loggers import CsvLogger, TensorBoardLogger
 from r3cnn.training.module import TrainingModule, TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
-from r3cnn.training.position import step_in
+from r3cnn.training.position import log_in, step_in
 from r3cnn.training.weight_average import check_average
 
 log = logging.getLogger(__name__)
@@ -87,7 +84,7 @@ def _leave_to_the_other(output_dir: Path) -> None:
 def train(config: DictConfig, output_dir: Path) -> None:
     """Trains one network and writes everything into one folder, which no other run writes into."""
     resume = resume_path(config.resume, output_dir)
-    is_own = resume is not None and resume.resolve().parent == (output_dir / "checkpoints").resolve()
+    is_own = resume is not None and resume.resolve().parent == (output_dir / CHECKPOINTS).resolve()
     _check_folder(config, output_dir, is_own=is_own)  # all ranks: none would wait for one that was refused
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -95,7 +92,7 @@ def train(config: DictConfig, output_dir: Path) -> None:
     module = build_module(config, data)
     if config.init is not None and resume is None:
         start_from(module.model, module.info, config)
-    trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=resume is not None))
+    trainer = build_trainer(config, training_facts(config, module.model.schedule, is_continued=is_own))
     begin = partial(_begin, trainer, config, output_dir, resume, is_own=is_own)
     trainer.callbacks.insert(0, RunFolder(output_dir, replaces=config.overwrite, begin=begin))  # type: ignore[attr-defined]
     if resume is not None:
@@ -104,10 +101,12 @@ def train(config: DictConfig, output_dir: Path) -> None:
     if resume is None and config.init is None:
         module.model.backbone.fetch_weights()
     # Lightning opens its files before any callback has its turn.
-    _cut_logs(trainer, TensorBoardLogger, 0 if resume is None else step_in(resume))
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.keep_rows_before(0 if resume is None else step_in(resume))
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     _report_early_stop(trainer)
-    result = evaluate_final_weights(trainer, module, data, output_dir / "checkpoints")
+    result = evaluate_final_weights(trainer, module, data, output_dir / CHECKPOINTS)
     if trainer.is_global_zero:
         write_outcome(result, module, output_dir)
         write_record(config, trainer, module, data, output_dir)
@@ -140,13 +139,18 @@ def _begin(
     step = 0 if resume is None else step_in(resume)
     if resume is not None:
         log.info("resuming from step %d of %s", step, resume)
-    evaluated = output_dir / "checkpoints" / EVALUATED
+    evaluated = output_dir / CHECKPOINTS / EVALUATED
     stale = [output_dir / RESULT, output_dir / TRAINING_CONFIG, evaluated, *evaluation_files(output_dir)]
     for path in stale if is_own else run_files(output_dir):
         if path.is_file() and path.resolve() != (resume and resume.resolve()):
             path.unlink()
-    save_config(plain(config), output_dir / CONFIG_FILE)
-    _cut_logs(trainer, CsvLogger, step)
+    write_config(plain(config), output_dir / CONFIG)
+    num_rows, unlogged = (None, {}) if resume is None else log_in(resume)
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLogger):
+            logger.keep_rows_before(step, num_rows)
+        if is_own and unlogged:
+            logger.log_metrics(dict(unlogged), step - 1)
 
 
 def resume_path(resume: str | None, output_dir: Path) -> Path | None:
@@ -155,12 +159,12 @@ def resume_path(resume: str | None, output_dir: Path) -> Path | None:
     Raises:
         FileNotFoundError: If it is not there.
     """
-    checkpoints = output_dir / "checkpoints"
+    checkpoints = output_dir / CHECKPOINTS
     if resume is None:
         return None
     if resume == AUTO:
-        return next((path for path in (checkpoints / "last.ckpt", checkpoints / "best.ckpt") if _is_whole(path)), None)
-    path = checkpoints / "last.ckpt" if resume == LAST else Path(resume)
+        return next((path for path in (checkpoints / LAST, checkpoints / BEST) if _is_whole(path)), None)
+    path = checkpoints / LAST if resume == NEWEST else Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
             f"resume={resume}: no checkpoint at {path}; resume=last looks in output_dir/checkpoints"
@@ -169,18 +173,10 @@ def resume_path(resume: str | None, output_dir: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint is there and can be read.
-
-    Lightning writes it into the folder for temporary files first; from another file system it is then copied, and a
-    run that is killed meanwhile leaves a part of it.
-    """
+    """Whether a checkpoint is there without damage; what the disk refuses to read is raised, as it may be whole."""
     if not path.is_file():
         return False
-    try:
-        step_in(path)
-    except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != EINVAL:
-            raise  # the disk's trouble; the file may be whole
+    if not is_whole(path):
         log.warning("skipping unreadable checkpoint %s: it is damaged or no checkpoint", path)
         return False
     return True
@@ -197,8 +193,8 @@ def build_module(config: DictConfig, data: CocoDataModule) -> TrainingModule:
         preprocessing=Preprocessing(data.mean, data.std, data.image_size, data.reader.image_range),
     )
     settings = TrainingSettings(
-        optimizer=checked(instantiate(plain(config.optimizer)), OptimizerSettings, "optimizer"),
-        lr_schedule=checked(instantiate(plain(config.lr_schedule)), MultiStepSchedule, "lr_schedule"),
+        optimizer=build(plain(config.optimizer), OptimizerSettings, "optimizer"),
+        lr_schedule=build(plain(config.lr_schedule), MultiStepSchedule, "lr_schedule"),
         images_per_rank=config.data.batch_size,
         seed=config.seed,
         backward=config.backward,
@@ -221,10 +217,3 @@ def _report_early_stop(trainer: lightning.Trainer) -> None:
     for callback in trainer.early_stopping_callbacks if trainer.should_stop else ():
         if isinstance(callback, EarlyStopping) and callback.stopping_reason_message is not None:
             log.info("stopped early: %s", callback.stopping_reason_message)
-
-
-def _cut_logs(trainer: lightning.Trainer, kind: type[CsvLogger | TensorBoardLogger], step: int) -> None:
-    """Drops what an earlier run in the same folder wrote from ``step`` on."""
-    for logger in trainer.loggers:
-        if isinstance(logger, kind):
-            logger.keep_rows_before(step)

@@ -33,7 +33,7 @@ from r3cnn.data.coco_file import Entry, decoded, parsed
 from r3cnn.data.image_records import Images
 from r3cnn.data.packed_segments import Outlines, PackedSegments, Polygons, pack_polygons
 from r3cnn.data.segmentation import MIN_NUMBERS, encode, reach_of
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 CHUNK = 256
 """Records at a time: a few MB; one with a field of an unusual type takes all of its chunk to the slow way."""

@@ -18,10 +18,19 @@ from pycocotools import mask as coco_mask
 
 from r3cnn.data.annotation_records import Columns, Known, check_records, corners_of, sort_records
 from r3cnn.data.checks import AnnotationError, Problems, Rejected
-from r3cnn.data.coco_file import Entries, categories_of, collector_paused, entries_of, read_text, root_of, uses_of
+from r3cnn.data.coco_file import (
+    Entries,
+    categories_alone,
+    categories_of,
+    collector_paused,
+    entries_of,
+    read_text,
+    root_of,
+    uses_of,
+)
 from r3cnn.data.image_records import Images, read_images
 from r3cnn.data.packed_segments import PackedSegments
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 LONGEST_LIST = 800  # characters of names in a message
 MIN_BOX_SIDE = 1.0
@@ -228,7 +237,7 @@ def classes_of(file: Path) -> tuple[str, ...]:
     Raises:
         AnnotationError: For a file that is no COCO file, or categories without a unique name and id.
     """
-    entries = entries_of(file, read_text(file))
+    entries = categories_alone(file) or entries_of(file, read_text(file))
     id_of, root = categories_of(file, entries), root_of(entries)
     if root in id_of and len(id_of) > 1 and not uses_of(file, entries)[id_of[root]]:
         del id_of[root]

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from r3cnn.data.transforms import Window, resize_image, resized_size
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size
 
 Sampling = Literal["choice", "range"]
@@ -76,10 +77,7 @@ class MultiScale(Scaling):
     sampling: Sampling
 
     def __post_init__(self) -> None:
-        if self.sampling not in get_args(Sampling):
-            raise ValueError(f"sampling is {self.sampling!r}: {get_args(Sampling)} are known")
-        if not self.short_sides or min(self.short_sides) < 1:
-            raise ValueError(f"short_sides is {list(self.short_sides)}: at least one number of pixels is needed")
+        check_range("[1, inf)", short_sides=self.short_sides)
         if self.sampling == "range" and (len(self.short_sides) != 2 or self.short_sides[0] > self.short_sides[1]):
             raise ValueError(f"short_sides is {list(self.short_sides)}: sampling=range needs [least, largest]")
 
@@ -152,8 +150,7 @@ class ColorJitter:
     hue: Sequence[float]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability is {self.probability}: a number in [0, 1] is needed")
+        check_range("[0, 1]", probability=self.probability)
         for name, least, largest in (
             ("brightness", 0.0, math.inf),
             ("contrast", 0.0, math.inf),
@@ -161,7 +158,7 @@ class ColorJitter:
             ("hue", -0.5, 0.5),
         ):
             given = getattr(self, name)
-            if len(given) != 2 or not least <= given[0] <= given[1] <= largest:
+            if len(given) != 2 or not least <= given[0] <= given[1] <= largest or given[1] == math.inf:
                 raise ValueError(f"{name} is {list(given)}: [least, largest] within [{least:g}, {largest:g}] is needed")
 
     def __call__(self, image: Tensor, random: np.random.Generator) -> Tensor:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeGuard, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 OnBadAnnotation = Literal["error", "skip"]
 RecordKind = Literal["image", "annotation"]
@@ -132,10 +132,10 @@ def shortened(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def is_finite(value: object) -> bool:
-    """Whether a value is a number that floats can hold."""
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a number that floats can hold; true and false are none."""
     try:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
         return False
 
@@ -191,7 +191,7 @@ def checked_area(record: Record) -> float:
     area = record.get("area")
     if area is None:
         return math.nan
-    if not (isinstance(area, int | float) and is_finite(area) and area >= 0):
+    if not (is_finite(area) and area >= 0):
         raise ValueError(f"has area {shortened(area)}: a number of pixels >= 0 is needed")
     return float(area)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from r3cnn.data.checks import AnnotationError, Record, checked_id, shortened
-from r3cnn.names import composed
-from r3cnn.structures import Id
+from r3cnn.disk import open_regular
+from r3cnn.names import Id, composed
 
 T = TypeVar("T")
 OTHER_FILES = {
@@ -50,6 +51,12 @@ class Entries:
         self.annotations.clear()
 
 
+class _Outline(msgspec.Struct):
+    images: msgspec.Raw
+    annotations: msgspec.Raw
+    categories: list[dict[str, object]]
+
+
 class _Lists(msgspec.Struct):
     images: list[msgspec.Raw]
     annotations: list[msgspec.Raw]
@@ -75,10 +82,11 @@ def read_text(file: Path) -> bytes:
         AnnotationError: If it cannot be read, or is neither UTF-8 nor UTF-16 nor UTF-32.
     """
     try:
-        content = file.read_bytes()
+        with open_regular(file) as stream:
+            content = stream.read()
     except FileNotFoundError:
         raise AnnotationError(f"{file}: there is no such annotation file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise AnnotationError(f"{file}: cannot be read: {error}") from error
     if not content:
         raise AnnotationError(f"{file}: is empty")
@@ -118,6 +126,26 @@ def entries_of(file: Path, text: bytes) -> Entries:
         content = _parse(file, text)
         return Entries([*content["images"]], [*content["annotations"]], content["categories"])
     return Entries([*lists.images], [*lists.annotations], lists.categories)
+
+
+def categories_alone(file: Path) -> Entries | None:
+    """The categories of a COCO file, without reading the rest into memory, which all processes of a job would do.
+
+    None where the rest is needed: where its use decides between categories, or something is wrong.
+    """
+    try:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            found = msgspec.json.decode(text, type=_Outline)
+            are_lists = all(bytes(memoryview(one)[:1]) == b"[" for one in (found.images, found.annotations))
+            entries = Entries([], [], found.categories)
+            del found  # it points into the file
+    except (msgspec.MsgspecError, ValueError, OSError, RecursionError):
+        return None
+    are_distinct = all(
+        len({str(record.get(key)) for record in entries.categories}) == len(entries.categories)
+        for key in ("id", "name")
+    )
+    return entries if are_lists and are_distinct and root_of(entries) is None else None
 
 
 def parsed(file: Path, entry: Entry) -> Record:

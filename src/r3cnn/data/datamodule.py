@@ -9,7 +9,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
 
 import lightning as L
 import numpy as np
@@ -27,9 +26,10 @@ from r3cnn.data.loading import MAX_MEGAPIXELS, ImageError, ImageReader, collate,
 from r3cnn.data.reading import MAX_OVERHANG, read_annotations
 from r3cnn.data.samplers import Dealt, EvalBatchSampler, TrainBatchSampler
 from r3cnn.data.split import Split
-from r3cnn.data.transforms import resized_size
+from r3cnn.data.transforms import check_input, resized_size
 from r3cnn.end_signals import leave_signals_to_parent
 from r3cnn.names import composed
+from r3cnn.ranges import check_range
 from r3cnn.structures import Id
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class CocoDataModule(L.LightningDataModule):
         root: str | Path,
         train: Split,
         val: Split | None,
-        classes: Sequence[str],
+        classes: Sequence[str | float | bool],
         batch_size: int,
         eval_batch_size: int,
         image_size: Sequence[int],
@@ -98,14 +98,11 @@ class CocoDataModule(L.LightningDataModule):
         max_megapixels: float | None = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
-        _check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers, seed=seed)
-        _check_image(image_size, mean, std, flip)
-        if on_bad_annotation not in get_args(OnBadAnnotation):
-            raise ValueError(f"on_bad_annotation is {on_bad_annotation!r}: {get_args(OnBadAnnotation)} are known")
-        if isinstance(max_overhang, bool) or not isinstance(max_overhang, int | float) or not max_overhang >= 0:
-            raise ValueError(f"max_overhang is {max_overhang!r}: a share >= 0 of a side of the image is needed")
-        if crowd not in get_args(Crowd):
-            raise ValueError(f"crowd is {crowd!r}: {get_args(Crowd)} are known")
+        check_range("[1, inf)", batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_range("[0, inf)", workers=workers, seed=seed)
+        check_input(image_size, mean, std)
+        check_range("[0, 1]", flip=flip)
+        check_range("[0, inf]", max_overhang=max_overhang)
         self.classes = tuple(composed(str(name)) for name in classes)  # YAML reads names such as 1 as numbers
         if not classes or len(set(self.classes)) != len(classes):
             raise ValueError(f"classes is {list(classes)}: names, each one once, are needed")
@@ -339,20 +336,3 @@ def _start_method() -> str | None:
     That is Python's own way up to 3.13; later ones fork from a server that has nothing to share. None is Python's way.
     """
     return "fork" if sys.platform == "linux" else None
-
-
-def _check_counts(*, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
-    counts = (("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1), ("workers", workers, 0))
-    for name, value, least in (*counts, ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}: an integer >= {least} is needed")
-
-
-def _check_image(image_size: Sequence[int], mean: Sequence[float], std: Sequence[float], flip: float) -> None:
-    if len(image_size) != 2 or not 0 < image_size[0] <= image_size[1]:
-        raise ValueError(f"image_size is {list(image_size)}: [short, long] is needed, bounds of the sides in pixels")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3 or (name == "std" and min(values) <= 0):
-            raise ValueError(f"{name} is {list(values)}: one number for each of R, G and B is needed, std above 0")
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip is {flip}: a probability is needed")

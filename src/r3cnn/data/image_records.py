@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from r3cnn.data.checks import Problems, Record, checked, checked_file_name, checked_id, checked_side
 from r3cnn.data.coco_file import Entry, decoded, parsed
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 CHUNK = 2048
 """Records that are decoded at a time."""

@@ -5,37 +5,57 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, features
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from torch import Tensor
 
 from r3cnn.batch import Batch, Example
+from r3cnn.disk import open_regular
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size
+
+T = TypeVar("T", bound=np.generic)
 
 log = logging.getLogger(__name__)
 _ENDINGS = "avif bmp dib gif heic heif hif j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 IMAGE_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 """Endings of what counts as an image in a folder; a file that is named itself may have any."""
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name: among the others are some that start programs."""
+HUNGRY = {"AVIF": 1.3, "JPEG2000": 2.6, "WEBP": 2.6}
+"""Formats whose decoders take so many times the memory of others for each pixel, as measured."""
+TURNED: dict[int, Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, 1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, -1),
 }
-"""EXIF orientations that mirror or turn an image, and what makes it upright; 1 is upright."""
+"""EXIF orientations that mirror or turn an image, and the view of upright pixels that is as they are stored."""
+FIRST_LYING = 5
+"""Orientations from here on swap the sides."""
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
-MAX_MEGAPIXELS = 179.0
+MAX_MEGAPIXELS = 65.0
+"""Those of the largest phone cameras but one; a process that reads such a file stays below 1 GB."""
+BYTES_PER_PIXEL = 16
+"""Of a file; no format that is read needs more."""
+STRIP = 2**20
+"""Pixels of an image that are worked on at a time."""
+SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")
+MOST_SCANS = 100
+"""Passes over a JPEG image; each takes time however few bytes it has, and encoders write about ten."""
 SIXTEEN_BITS = (0.0, 65535.0)
 NAMED_AT_MOST = 3
 LEAVING_OUT = "`r3cnn data check` lists all such files; data.on_bad_annotation=skip leaves them out"
@@ -76,8 +96,9 @@ class ImageReader:
         image_range: Grey values (low, high) that become 0 and 255, in greyscale images of more than 8 bits (16 or 32
             bits, floats); what lies outside is clipped, and NaN is low. None: 0 and 65535; values outside, and floats,
             are refused. Images of 8 bits per channel are left as they are.
-        max_megapixels: Images with more pixels are refused before they are decoded; None accepts any. Pillow's own
-            limit, which holds for the whole process, is raised to it.
+        max_megapixels: Images with more pixels are refused before they are decoded, earlier those of formats that
+            take more memory (`HUNGRY`); None accepts any. Pillow's own limit, which holds for the whole
+            process, is raised to it.
     """
 
     image_range: Sequence[float] | None = None
@@ -86,9 +107,7 @@ class ImageReader:
     def __post_init__(self) -> None:
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
-        limit = self.max_megapixels
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
-            raise ValueError(f"max_megapixels is {limit!r}: a number above 0 is needed, or null for no limit")
+        check_range("(0, inf)", max_megapixels=self.max_megapixels)
 
     def __call__(self, path: Path) -> Tensor:
         """(3, h, w) uint8 RGB of a file, turned as its EXIF tag says; alpha is dropped, and so are further pages.
@@ -108,15 +127,15 @@ class ImageReader:
         """
         with opened(path, self.max_megapixels) as file:
             has_pages, is_cut = _has_pages(file), _is_cut(file)
-            image, is_turned = upright(file)
+            _load(file)
+            orientation = _orientation(file)
             values, problem = None, self._problem_of_cut(is_cut)
-            if _is_wide(image):
-                values = _extremes(np.asarray(image))
-                problem = self._problem_of(values, is_float=image.mode == "F")
-            else:
-                _rgb(image)
-            size = (image.height, image.width)
-        return ImageFacts(size, is_turned, has_pages, is_cut, values, image.mode == "F", problem)
+            is_float = file.mode == "F"
+            if _is_wide(file):
+                values = _extremes(file)
+                problem = self._problem_of(values, is_float=is_float)
+            size = file.size if orientation >= FIRST_LYING else file.size[::-1]
+        return ImageFacts(size, orientation > 1, has_pages, is_cut, values, is_float, problem)
 
     def _pixels(self, file: Image.Image) -> npt.NDArray[np.uint8]:
         """(h, w, 3), writable."""
@@ -125,19 +144,22 @@ class ImageReader:
             raise ValueError(problem)
         if _has_pages(file):
             _warn_of_pages()
-        image, _ = upright(file)
-        return np.repeat(self._grey(image)[:, :, None], 3, axis=2) if _is_wide(image) else _rgb(image)
-
-    def _grey(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """(h, w) of an image of more than 8 bits."""
-        wide = np.asarray(image)
-        if self.image_range is None and wide.dtype != np.uint16:
-            problem = self._problem_of(_extremes(wide), is_float=image.mode == "F")
+        _load(file)
+        if not _is_wide(file):
+            return upright(file, _rgb)
+        if self.image_range is None and not file.mode.startswith("I;16"):
+            problem = self._problem_of(_extremes(file), is_float=file.mode == "F")
             if problem:
                 raise ValueError(problem)
+        return upright(file, self._grey)
+
+    def _grey(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """(h, w, 3) of an image of more than 8 bits."""
+        wide = np.asarray(image)
         low, high = self.image_range or SIXTEEN_BITS
         scaled = (wide.astype(np.result_type(wide, np.float32)) - low) * (255 / (high - low))
-        return np.round(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
+        grey = np.round(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
 
     def _problem_of(self, values: tuple[float, float], *, is_float: bool) -> str:
         if self.image_range is not None or not (is_float or values[0] < SIXTEEN_BITS[0] or values[1] > SIXTEEN_BITS[1]):
@@ -259,17 +281,20 @@ def opened(
     Raises:
         ImageError: For whatever goes wrong, in the ``with`` block as well; it names the file.
     """
-    file_path = Path(path)
+    most_bytes = None if max_megapixels is None else math.ceil(max_megapixels * 1e6 * BYTES_PER_PIXEL) + 2**20
     try:
         # A stream, not a path: Pillow maps uncompressed TIFFs of a path with their sides swapped, if a tag turns them.
         _raise_pillows_limit(max_megapixels)
-        with file_path.open("rb") as stream:
+        with open_regular(Path(path), most_bytes) as stream:
             start = stream.read(64)
             _refuse_what_is_no_image(start)
             _support_heif(start)
-            with Image.open(stream) as file:
-                if reason := _too_large(file.width * file.height, max_megapixels):
-                    raise ValueError(reason)
+            Image.init()
+            with Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+                _check_cost(file, stream, max_megapixels)
+                if file.format == "TIFF":  # else Pillow turns it while loading, and rewrites its EXIF
+                    _orientation(file)  # which is read from the file, and kept: loading closes that
+                    setattr(file, "load_end", lambda: None)  # noqa: B010
                 yield file
     except Image.DecompressionBombError as error:  # beyond twice Pillow's limit
         reason = _too_large(int(re.findall(r"\d+", str(error))[0]), max_megapixels)
@@ -281,19 +306,36 @@ def opened(
         raise ImageError(f"{path}: cannot be read as {kind}: {reason or type(error).__name__}") from error
 
 
-def upright(file: Image.Image) -> tuple[Image.Image, bool]:
-    """The image turned as its EXIF tag says, and whether it was; its EXIF is neither rewritten nor need it be sound."""
-    if file.format == "PNG":
-        file.load()  # the tag may follow the pixels
+def upright(file: Image.Image, values: Callable[[Image.Image], npt.NDArray[T]]) -> npt.NDArray[T]:
+    """``values`` of an image, turned as its EXIF tag says; of strips of a large one, so that no copy of it is made."""
+    _load(file)
+    orientation, rows = _orientation(file), max(STRIP // file.width, 1)
+    first = values(file if rows >= file.height else file.crop((0, 0, file.width, rows)))
+    if orientation == 1 and len(first) == file.height:
+        return first
+    size = file.size if orientation >= FIRST_LYING else file.size[::-1]
+    pixels = np.empty((*size, *first.shape[2:]), first.dtype)
+    stored = TURNED.get(orientation, np.asarray)(pixels)
+    stored[:rows] = first
+    for top in range(rows, file.height, rows):
+        bottom = min(top + rows, file.height)
+        stored[top:bottom] = values(file.crop((0, top, file.width, bottom)))
+    return pixels
+
+
+def _load(file: Image.Image) -> None:
+    file.load()
+    if file.format == "TIFF":  # what Pillow would have turned is called as large as if it had
+        setattr(file, "_size", file.im.size)  # noqa: B010
+
+
+def _orientation(file: Image.Image) -> int:
+    """The EXIF tag of a loaded image, which need not be sound: a key of `TURNED`, or 1."""
     try:
         orientation = file.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in TURNED else 1
     except Exception:  # EXIF of cameras and programs is odd in more ways than Pillow knows
-        orientation = None
-    if file.format == "TIFF":  # else Pillow turns it while loading, and rewrites its EXIF
-        setattr(file, "load_end", lambda: None)  # noqa: B010
-    if orientation in TURNS:
-        return file.transpose(TURNS[orientation]), True
-    return file, False
+        return 1
 
 
 def _raise_pillows_limit(max_megapixels: float | None) -> None:
@@ -304,11 +346,29 @@ def _raise_pillows_limit(max_megapixels: float | None) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, math.ceil(max_megapixels * 1e6))
 
 
-def _too_large(pixels: int, max_megapixels: float | None) -> str:
-    if max_megapixels is None or pixels <= max_megapixels * 1e6:
+def _check_cost(file: Image.Image, stream: BinaryIO, max_megapixels: float | None) -> None:
+    """Refuses what would take too much memory or time to decode, by what its header says."""
+    name = str(file.format)
+    tile = [getattr(file, "tag_v2", {}).get(tag) for tag in (TILEWIDTH, TILELENGTH)]
+    pixels = max(file.width * file.height, math.prod(side for side in tile if isinstance(side, int)))
+    if reason := _too_large(pixels, max_megapixels, name):
+        raise ValueError(reason)
+    if name in ("JPEG", "MPO"):
+        place = stream.tell()
+        stream.seek(0)
+        scans = len(SCAN.findall(stream.read()))
+        stream.seek(place)
+        if scans > MOST_SCANS:
+            raise ValueError(f"it is a JPEG image of {scans} scans: at most {MOST_SCANS} are read")
+
+
+def _too_large(pixels: int, max_megapixels: float | None, name: str = "") -> str:
+    factor = HUNGRY.get(name, 1)
+    if max_megapixels is None or pixels * factor <= max_megapixels * 1e6:
         return ""
+    own = f" ({max_megapixels / factor:.3g} for {name}, which takes more memory)" if factor > 1 else ""
     return (
-        f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most: if it is sound, "
+        f"it has {pixels / 1e6:.1f} megapixels, max_megapixels={max_megapixels:g} are the most{own}: if it is sound, "
         "raise that setting, data.max_megapixels, or max_megapixels of `r3cnn predict`"
     )
 
@@ -356,15 +416,19 @@ def _warn_of_pages() -> None:
     log.warning("there are image files with several pages or frames: the first one of each is used")
 
 
-def _extremes(wide: npt.NDArray[np.generic]) -> tuple[float, float]:
+def _extremes(image: Image.Image) -> tuple[float, float]:
     """Least and largest value that is finite."""
-    finite = wide[np.isfinite(wide)] if wide.dtype.kind == "f" else wide
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    found: list[float] = []
+    rows = max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        wide = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        finite = wide[np.isfinite(wide)] if wide.dtype.kind == "f" else wide
+        found += [float(finite.min()), float(finite.max())] if finite.size else []
+    return (min(found), max(found)) if found else (0.0, 0.0)
 
 
 def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     """(h, w, 3), writable, of an image of 8 bits per channel."""
-    image.load()
     image.info.pop("transparency", None)  # alpha is dropped; Pillow would warn of it
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 

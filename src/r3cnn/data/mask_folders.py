@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,23 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.loading import IMAGE_SUFFIXES, MAX_MEGAPIXELS, ImageReader, find_images, is_image_file, opened, upright
+from r3cnn.disk import whole_file
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size
 
 Layout = Literal["folders", "index"]
 Mask = npt.NDArray[np.bool_]
+MOST_RUNS = 2**24
+"""Runs of equal numbers down the columns of an index image."""
+
+
+class Runs(TypedDict):
+    """A mask as pycocotools holds it."""
+
+    size: list[int]
+    counts: bytes
+
+
 ENDINGS = " ".join(sorted(IMAGE_SUFFIXES))
 NAMED_AT_MOST = 3
 
@@ -49,14 +62,15 @@ class MaskReading:
     max_megapixels: float | None = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
-            raise ValueError(f"layout is {self.layout!r}: {get_args(Layout)} are known")
+        check_range("(0, inf)", max_megapixels=self.max_megapixels)
+        check_range("[0, 65535]", threshold=self.threshold, background=self.background or None)
+        check_range("[1, inf)", class_divisor=self.class_divisor)
+        if not self.class_name:
+            raise ValueError("class_name is empty: the name of a class is needed")
         if (self.class_divisor is None) != (not self.class_ids):
             raise ValueError(
                 f"class_divisor is {self.class_divisor}, class_ids is {dict(self.class_ids)}: both or none are needed"
             )
-        if self.class_divisor is not None and self.class_divisor < 1:
-            raise ValueError(f"class_divisor is {self.class_divisor}: a number >= 1 is needed")
 
 
 def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, list[dict[str, object]]]:
@@ -85,8 +99,8 @@ def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, 
         records.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         key = _key(picture, images)
         paths = masks_of.get(key)
-        for class_name, mask in instances(paths, masks / key, size, reading) if paths else ():
-            entries.append({"image_id": image_id, "class": class_name, **_entry(mask)})
+        for class_name, runs in instances(paths, masks / key, size, reading) if paths else ():
+            entries.append({"image_id": image_id, "class": class_name, **_entry(runs)})
     names = sorted({str(entry["class"]) for entry in entries} | set(reading.class_ids.values()))
     ids = {name: number for number, name in enumerate(names or [reading.class_name], start=1)}
     annotations = [
@@ -99,10 +113,8 @@ def convert_masks(images: Path, masks: Path, reading: MaskReading) -> dict[str, 
 
 def write_coco(content: Mapping[str, object], file: Path) -> None:
     """Writes a COCO file; it appears complete or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.replace(file)
+    with whole_file(file) as draft:
+        draft.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -149,30 +161,47 @@ def _masks_by_picture(masks: Path, pictures: set[Path], layout: Layout) -> dict[
     return found
 
 
-def _from_folder(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+def _from_folder(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Runs]]:
     """Class and mask of each instance, in the order of the files."""
     for path in paths:
         values = _values(path, size, reading)
         inner = path.parent.relative_to(folder).as_posix()
         mask = _binary(path, values) if reading.threshold is None else values >= reading.threshold
         if mask.any():
-            yield reading.class_name if inner == "." else inner, mask
+            runs = coco_mask.encode(np.asfortranarray(mask).view(np.uint8))
+            yield reading.class_name if inner == "." else inner, cast(Runs, runs)
 
 
-def _from_index(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Mask]]:
+def _from_index(paths: Sequence[Path], folder: Path, size: Size, reading: MaskReading) -> Iterator[tuple[str, Runs]]:
     """Class and mask of each number, in ascending order."""
     if len(paths) > 1:
         raise ValueError(f"{paths[0]} and {paths[1]} are both masks of picture {folder.name}: one of them is needed")
-    values = _values(paths[0], size, reading)
-    for number in np.unique(values).tolist():
+    for number, runs in _runs_of_numbers(paths[0], _values(paths[0], size, reading)):
         name = reading.class_name
         if reading.class_divisor is not None:
             name = reading.class_ids.get(number // reading.class_divisor, "")
         if number not in reading.background and name:
-            yield name, values == number
+            yield name, runs
 
 
-def _values(path: Path, size: Size, reading: MaskReading) -> npt.NDArray[np.int64]:
+def _runs_of_numbers(path: Path, values: npt.NDArray[np.integer]) -> Iterator[tuple[int, Runs]]:
+    """Each number of an index image with its run lengths, whose cost does not grow with how many numbers there are."""
+    columns = values.T.reshape(-1)
+    if np.count_nonzero(columns[1:] != columns[:-1]) >= MOST_RUNS:
+        raise ValueError(f"{path} changes its number more than {MOST_RUNS:,} times: it is no index image")
+    starts = np.concatenate(([0], np.flatnonzero(columns[1:] != columns[:-1]) + 1))
+    stops, numbers = np.append(starts[1:], columns.size), columns[starts]
+    order = np.argsort(numbers, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+        bounds = np.stack([starts[rows], stops[rows]], axis=1).reshape(-1)
+        counts = np.diff(bounds, prepend=0, append=columns.size)
+        counts = counts if counts[-1] else counts[:-1]
+        shape = [*values.shape]
+        runs = coco_mask.frPyObjects({"size": shape, "counts": counts}, *shape)
+        yield int(numbers[rows[0]]), cast(Runs, runs)
+
+
+def _values(path: Path, size: Size, reading: MaskReading) -> npt.NDArray[np.integer]:
     """(height, width) numbers of a mask image: palette indices, grey values of 1, 8, 16 or 32 bits."""
     is_index = reading.layout == "index"
     with opened(path, reading.max_megapixels, "a mask") as image:
@@ -180,20 +209,20 @@ def _values(path: Path, size: Size, reading: MaskReading) -> npt.NDArray[np.int6
             raise ValueError(f"is a {image.format} file, which changes numbers: PNG or TIFF is needed")
         if getattr(image, "is_animated", False):
             raise ValueError("holds several pages: one image per file is needed")
-        values = _numbers(upright(image)[0], is_index=is_index)
+        values = upright(image, partial(_numbers, is_index=is_index))
     if values.shape != size:
         raise ValueError(
             f"{path} is {values.shape[0]} px high and {values.shape[1]} px wide, its picture {size[0]} and {size[1]}"
         )
-    return values.astype(np.int64)
+    return values
 
 
-def _numbers(image: Image.Image, *, is_index: bool) -> npt.NDArray[np.generic]:
+def _numbers(image: Image.Image, *, is_index: bool) -> npt.NDArray[np.integer]:
     if image.mode == "F":
         raise ValueError("its pixels are floats: whole numbers are needed")
-    if image.mode == "1" and not is_index:
-        return np.asarray(image.convert("L"))  # so that a threshold means the same as for 8 bits
-    return np.asarray(image) if image.mode in ("P", "L", "1") or image.mode[0] == "I" else _grey(image)
+    if image.mode == "1":
+        return np.asarray(image.convert("L")) // (255 if is_index else 1)  # a threshold means the same as for 8 bits
+    return np.asarray(image) if image.mode in ("P", "L") or image.mode[0] == "I" else _grey(image)
 
 
 def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -204,23 +233,23 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(pixels[:, :, 0])
 
 
-def _binary(path: Path, values: npt.NDArray[np.int64]) -> Mask:
+def _binary(path: Path, values: npt.NDArray[np.integer]) -> Mask:
     """Where the values are not 0, if they are but one."""
+    low, high = values.min(), values.max()
+    if low in (0, high) and not ((values != 0) & (values != high)).any():
+        return values != 0
     found = np.unique(values)
-    if len(found[found != 0]) > 1:
-        raise ValueError(
-            f"{path} holds {len(found)} grey values, {found[:4].tolist()} …: a mask of one instance has 0 and another; "
-            "for soft edges say threshold=128, for one index image per picture layout=index"
-        )
-    return values != 0
+    raise ValueError(
+        f"{path} holds {len(found)} grey values, {found[:4].tolist()} …: a mask of one instance has 0 and another; "
+        "for soft edges say threshold=128, for one index image per picture layout=index"
+    )
 
 
-def _entry(mask: Mask) -> dict[str, object]:
+def _entry(runs: Runs) -> dict[str, object]:
     """Annotation record of a mask, without ids."""
-    runs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "iscrowd": 0,
-        "area": int(mask.sum()),
+        "area": int(coco_mask.area(runs)),
         "bbox": coco_mask.toBbox(runs).tolist(),
-        "segmentation": {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")},
+        "segmentation": {"size": [*runs["size"]], "counts": runs["counts"].decode("ascii")},
     }

@@ -1,6 +1,6 @@
 """Brings BBBC038v1 (nuclei, 2018 Data Science Bowl, CC0) into COCO format.
 
-``python -m r3cnn.data.nuclei stage1_train $R3CNN_DATA/nuclei``, with the unpacked ``stage1_train.zip`` of
+``python -P -m r3cnn.data.nuclei stage1_train $R3CNN_DATA/nuclei``, with the unpacked ``stage1_train.zip`` of
 https://bbbc.broadinstitute.org/BBBC038: one folder per image with ``images/*.png`` and one mask per nucleus in
 ``masks/*.png``.
 """
@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.loading import is_image_file, opened, read_image
+from r3cnn.disk import whole_file
 from r3cnn.structures import Size
 
 
@@ -43,7 +44,8 @@ def convert_nuclei(source: Path, target: Path, *, val_fraction: float = 0.2) -> 
     for split, wanted in (("train", False), ("val", True)):
         numbered = [(i + 1, folder) for i, folder in enumerate(folders) if is_val[i] is wanted]
         content = _convert(numbered, target / "images")
-        (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        with whole_file(target / "annotations" / f"instances_{split}.json") as draft:
+            draft.write_text(json.dumps(content))
 
 
 def _convert(folders: Sequence[tuple[int, Path]], images_folder: Path) -> dict[str, list[dict[str, object]]]:

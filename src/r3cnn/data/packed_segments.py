@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from r3cnn.structures import Size
+from r3cnn.names import Size
 
 UPSAMPLING = 5
 """COCO's rasteriser (``rleFrPoly`` in ``maskApi.c``) rounds coordinates to this part of a pixel, and uses nothing else

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.checks import checked, is_finite, shortened
-from r3cnn.structures import Size
+from r3cnn.names import Size
 
 MIN_NUMBERS = 6
 """Of a polygon: three corners."""
@@ -127,7 +127,7 @@ def _check_run_size(runs: dict[str, object], size: Size | None) -> None:
     if size is None:
         is_size, needed = isinstance(given, list) and list(map(type, given)) == [int, int], "[height, width]"
     else:
-        is_size = isinstance(given, Sequence) and list(given) == list(size)
+        is_size = isinstance(given, Sequence) and list(given) == list(size) and bool not in map(type, given)
         needed = f"that of its image, [height, width] = {list(size)},"
     if not is_size:
         raise ValueError(f"has run lengths (RLE) of size {shortened(given)} as segmentation: {needed} is needed")

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ VERSION = 1
 
 EMPTY_EVERY = 20
 CROWD_EVERY = 20
+DAY = 86_400.0  # seconds; nobody draws for that long
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ def write_shapes(folder: str | Path, *, train: int, val: int, seed: int) -> None
         _check_recipe(target, recipe)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}-*"):
+        if time.time() - left.stat().st_mtime > DAY:  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for stream, (split, count) in enumerate((("train", train), ("val", val))):

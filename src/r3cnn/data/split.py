@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r3cnn.data.annotations import Annotations
+from r3cnn.ranges import check_range
 from r3cnn.structures import Id
 
 
@@ -32,6 +33,10 @@ class Split:
     min_side: int = 1
     limit: int | None = None
     image_ids: Sequence[Id] | None = None
+
+    def __post_init__(self) -> None:
+        check_range("[0, inf)", min_side=self.min_side)
+        check_range("[1, inf)", limit=self.limit)
 
     @property
     def image_folder(self) -> Path:

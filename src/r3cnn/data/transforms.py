@@ -14,7 +14,8 @@ from torch import Tensor
 
 from r3cnn.data.annotations import Objects
 from r3cnn.data.segmentation import Crop, decode
-from r3cnn.structures import InstanceMasks, Size, Target, canvas_of
+from r3cnn.ranges import check_range
+from r3cnn.structures import MOST_PIXELS, InstanceMasks, Size, Target, canvas_of
 
 MIN_SIDE = 1.0
 """Boxes whose shorter side is below this after resizing, in pixels of the network input, are not trained on."""
@@ -44,6 +45,23 @@ class Window(NamedTuple):
         """(G, 4) boxes in pixels of the window, clipped to it."""
         corner = np.array([self.left, self.top] * 2, dtype=np.float32)
         return np.clip(boxes - corner, 0, np.array([self.width, self.height] * 2, dtype=np.float32))
+
+
+def check_input(image_size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuses bounds of `resized_size` and means and deviations of RGB channels that no image can be brought to.
+
+    Raises:
+        ValueError: With their name.
+    """
+    is_pair = len(image_size) == 2 and 0 < image_size[0] <= image_size[1]
+    if not is_pair or image_size[0] * image_size[1] > MOST_PIXELS:
+        needed = f"[short, long] is needed, bounds of the sides in pixels, with a product of at most {MOST_PIXELS}"
+        raise ValueError(f"image_size is {list(image_size)}: {needed}")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3:
+            raise ValueError(f"{name} is {list(values)}: one number for each of R, G and B is needed")
+    check_range("(-inf, inf)", mean=mean)
+    check_range("(0, inf)", std=std)
 
 
 def resized_size(size: Size, image_size: tuple[int, int]) -> Size:

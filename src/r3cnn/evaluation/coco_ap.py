@@ -1,15 +1,15 @@
-"""COCO average precision of boxes and masks after every loop, as a torchmetrics metric."""
+"""COCO average precision of boxes and masks after every loop."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import NoReturn, get_args
 
 import numpy as np
-from torchmetrics import Metric
 
 from r3cnn.batch import Batch
 from r3cnn.data.checks import OnBadAnnotation
@@ -19,14 +19,20 @@ from r3cnn.evaluation.protocol import Backend, IouType, Precision, Protocol, Sta
 from r3cnn.evaluation.ranks import Ranks
 from r3cnn.evaluation.recall import ImageRecall, average_recall, checked_limits, image_recall, objects_by_image
 from r3cnn.evaluation.records import AreaFrom, ImageRecord, LoopRecord, instances_of, ranked_boxes, record_image
+from r3cnn.evaluation.rle import TextStore
 from r3cnn.evaluation.seen import Seen, merge
+from r3cnn.ranges import check_range
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois
 
 Precisions = tuple[Precision, Precision]
+IMAGES_AT_A_TIME, DETECTIONS_AT_A_TIME = 64, 2**14
+"""That travel between ranks, those of all ranks together, and that are scored."""
+MASKS_IN_MEMORY = 384 * 2**20
+"""Bytes of their codes; 5,000 images with three loops of 100 masks take 300 MB, or 2 GB if the masks are noise."""
 
 
-class CocoAP(Metric):
+class CocoAP:
     """Collects detections as arrays and mask codes, and evaluates them against the original annotation file.
 
     The ground truth is that file less the bad records that the data set was told to skip. It is read at once, so a
@@ -57,8 +63,6 @@ class CocoAP(Metric):
         FileNotFoundError: If there is no such file.
     """
 
-    full_state_update = False
-
     def __init__(
         self,
         annotations: Path,
@@ -74,13 +78,8 @@ class CocoAP(Metric):
         recall_at: Sequence[int] = (),
         timeout_minutes: float = 180.0,
     ) -> None:
-        # The state is no tensor: this class gathers it itself, and a rank without any image must take part as well.
-        super().__init__(sync_on_compute=False, compute_with_cache=False)
-        for name, value, kind in (("backend", backend, Backend), ("area_from", area_from, AreaFrom)):
-            if value not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {value!r}")
-        if max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+        check_range("[1, inf)", max_detections=max_detections)
+        check_range("(0, 525600]", timeout_minutes=timeout_minutes)  # a year
         self.annotations = Path(annotations)
         if not self.annotations.is_file():
             raise FileNotFoundError(f"annotation file {self.annotations} does not exist")
@@ -92,6 +91,7 @@ class CocoAP(Metric):
         self.recall_at = checked_limits(recall_at)
         self._ranks = Ranks(timedelta(minutes=timeout_minutes))
         self._seen: Seen[ImageRecord] = Seen()
+        self._masks = TextStore(MASKS_IN_MEMORY)
         self._truth = load_ground_truth(self.annotations, on_bad_annotation, max_overhang)
         self._objects = objects_by_image(self._truth.annotations)
         self._names = self._truth.category_names
@@ -142,11 +142,9 @@ class CocoAP(Metric):
             own = [found[number] for found in per_loop]
             others = {rule: [found[number] for found in loops] for rule, loops in rules.items()}
             sizes = batch.sizes[number], batch.original_sizes[number]
-            self._seen.add(image_id, record_image(own, *sizes, fused=others, recall=recalls[number]))
-
-    def forward(self, *_: object) -> NoReturn:
-        """Refuses to be called: for the score of a batch torchmetrics would reset the metric and lose what it holds."""
-        raise TypeError("CocoAP has no score of a single batch: use update(), and compute() after the last one")
+            record = record_image(own, *sizes, fused=others, recall=recalls[number])
+            record.move_masks_to(self._masks)
+            self._seen.add(image_id, record)
 
     def compute(self) -> EvaluationResult:
         """Evaluates all loops over the images of all ranks.
@@ -156,18 +154,19 @@ class CocoAP(Metric):
                 another size there, or numbers of loops differ.
             TimeoutError: If another rank does not answer.
         """
-        parts = self._ranks.gather(self._seen)
+        parts = []
+        for part in self._ranks.gather(self._seen.parts(IMAGES_AT_A_TIME)):
+            for record in part.records.values():
+                record.move_masks_to(self._masks)
+            parts.append(part)
         metrics = self._ranks.from_first(lambda: self._evaluate(merge(parts)))
-        return EvaluationResult(metrics, merge(parts), self.category_ids, self._truth.file_ids)
+        records = merge(parts)
+        self._seen.records = records  # those of the other ranks are where they can be evaluated again
+        return EvaluationResult(metrics, records, self.category_ids, self._truth.file_ids)
 
     def reset(self) -> None:
         """Forgets all detections; the ground truth stays loaded."""
-        super().reset()
-        self._seen = Seen()
-
-    def _wrap_compute(self, compute: Callable[[], EvaluationResult]) -> Callable[[], EvaluationResult]:
-        """Leaves ``compute`` as it is: torchmetrics' wrapper syncs tensor states and refuses frozen results."""
-        return compute
+        self._seen, self._masks = Seen(), TextStore(MASKS_IN_MEMORY)
 
     def _evaluate(self, records: dict[int, ImageRecord]) -> Metrics:
         truth = self._truth
@@ -219,11 +218,40 @@ class CocoAP(Metric):
         return self._precision(records, found, "bbox"), self._precision(records, found, "segm")
 
     def _precision(self, records: dict[int, ImageRecord], found: Sequence[LoopRecord], iou_type: IouType) -> Precision:
-        truth, instances = self._truth, list[Instance]()
-        for (image_id, record), one in zip(records.items(), found, strict=True):
-            instances += instances_of(image_id, one, record.size, self.category_ids, iou_type, self.area_from)
-        protocol = Protocol(list(records), self.category_ids, self.max_detections, self.backend, self.verify_backend)
-        return protocol.precision(truth, instances, iou_type)
+        """Some categories at a time, and of a large one some images."""
+        by_image = dict(zip(records, found, strict=True))
+        precisions = []
+        for labels, image_ids in self._portions(by_image):
+            chosen = {label: self.category_ids[label] for label in labels}
+            protocol = Protocol(image_ids, [*chosen.values()], self.max_detections, self.backend, self.verify_backend)
+
+            def find(image_ids: Sequence[int], chosen: dict[int, Id] = chosen) -> Iterator[Instance]:
+                for one in image_ids:
+                    size = records[one].size
+                    yield from instances_of(one, by_image[one], size, chosen, iou_type, self.area_from)
+
+            precisions.append(protocol.precision(self._truth, find, iou_type))
+        return Precision.joined(precisions)
+
+    def _portions(self, found: Mapping[int, LoopRecord]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Labels in the order of their categories, and images, of so many detections; of one large label in groups."""
+        counts = np.zeros(len(self.category_ids), dtype=np.int64)
+        for one in found.values():
+            counts += np.bincount(one.labels, minlength=len(counts))
+        labels: list[int] = []
+        for label in sorted(range(len(counts)), key=self.category_ids.__getitem__):
+            if labels and counts[[*labels, label]].sum() > DETECTIONS_AT_A_TIME:
+                yield labels, _grouped(found, labels[0]) if len(labels) == 1 else [[*found]]
+                labels = []
+            labels.append(label)
+        yield labels, _grouped(found, labels[0]) if len(labels) == 1 else [[*found]]
+
+
+def _grouped(found: Mapping[int, LoopRecord], label: int) -> list[list[int]]:
+    """Images in groups that end where they have so many detections of a label."""
+    before = np.cumsum([0, *(np.count_nonzero(one.labels == label) for one in found.values())])[:-1]
+    groups = groupby(zip(before // DETECTIONS_AT_A_TIME, found, strict=True), key=itemgetter(0))
+    return [[image_id for _, image_id in group] for _, group in groups] or [[]]
 
 
 def summary(precisions: Precisions) -> dict[str, Stats]:

@@ -76,9 +76,9 @@ class ErrorSettings:
     def __post_init__(self) -> None:
         known = [f"{value:.2f}" for value in IOU_THRESHOLDS]
         wrong = [iou for iou in self.foreground_ious if f"{iou:.2f}" not in known or round(iou, 2) != iou]
-        if wrong or not self.foreground_ious:
+        if wrong or not 0 < len(set(self.foreground_ious)) == len(self.foreground_ious):
             got = list(self.foreground_ious)
-            raise ValueError(f"foreground_ious must be some of {', '.join(known)}, got {got}")
+            raise ValueError(f"foreground_ious must be some of {', '.join(known)}, each once, got {got}")
         if not 0 < self.background_iou <= min(self.foreground_ious):
             raise ValueError(f"background_iou must be in (0, {min(self.foreground_ious)}], got {self.background_iou}")
         if self.max_detections < 1:
@@ -171,8 +171,8 @@ def _by_image(instances: Sequence[Instance], image_ids: Sequence[int]) -> dict[i
 def _precision(
     truth: GroundTruth, found: Sequence[Instance], iou_type: IouType, image_ids: Sequence[int], max_detections: int
 ) -> Precision:
-    protocol = Protocol(list(image_ids), list(truth.category_names), max_detections)
-    return protocol.precision(truth, found, iou_type)
+    protocol = Protocol([image_ids], list(truth.category_names), max_detections)
+    return protocol.precision(truth, lambda _: found, iou_type)
 
 
 def _at_iou(judged: Judged, states: NDArray[np.str_], before: NDArray[np.str_] | None) -> ErrorsAtIou:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 from pycocotools import mask as coco_mask
 
 from r3cnn.data.annotations import read_all
 from r3cnn.data.checks import OnBadAnnotation
-from r3cnn.structures import Id, Size
+from r3cnn.names import Id, Size
 
 
 class MaskCode(TypedDict):
@@ -105,17 +105,3 @@ def load_ground_truth(
         )
     names = {category: name for name, category in id_of.items()}
     return GroundTruth(sizes, names, tuple(annotations), found.images.file_ids)
-
-
-def to_code(segmentation: object, size: Size) -> MaskCode:
-    """Polygons, uncompressed or compressed RLE -> compressed RLE, as ``pycocotools.coco.COCO.annToRLE`` does."""
-    if isinstance(segmentation, list):
-        if not segmentation:
-            return cast(MaskCode, coco_mask.frPyObjects({"size": [*size], "counts": [size[0] * size[1]]}, *size))
-        return cast(MaskCode, coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))
-    code = cast(dict[str, object], segmentation)
-    if isinstance(code["counts"], list):
-        return cast(MaskCode, coco_mask.frPyObjects(code, *size))
-    counts = code["counts"]
-    compressed = counts.encode() if isinstance(counts, str) else cast(bytes, counts)
-    return {"size": list(cast(list[int], code["size"])), "counts": compressed}

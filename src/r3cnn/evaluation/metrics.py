@@ -1,11 +1,9 @@
-"""What an evaluation gives, and the files that it is written into."""
+"""What an evaluation gives."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from r3cnn.evaluation.metrics_format import FIGURES, Metrics, Stats
 from r3cnn.evaluation.records import ImageRecord, ResultEntry, entries_of
@@ -36,15 +34,12 @@ class EvaluationResult:
     @property
     def detections(self) -> list[ResultEntry]:
         """Entries of ``detections.json``, those of the last loop."""
-        return self.entries(-1)
+        return [*self.entries(-1)]
 
-    def entries(self, loop: int) -> list[ResultEntry]:
+    def entries(self, loop: int) -> Iterator[ResultEntry]:
         """Entries of the COCO results file of a loop, counted from 0, or from the last one with -1."""
-        return [
-            entry
-            for image_id, record in zip(self.image_ids, self.records.values(), strict=True)
-            for entry in entries_of(image_id, record.loops[loop], record.size, self.category_ids)
-        ]
+        for image_id, record in zip(self.image_ids, self.records.values(), strict=True):
+            yield from entries_of(image_id, record.loops[loop], record.size, self.category_ids)
 
 
 def unvalidated(loops: int, category_ids: tuple[Id, ...]) -> EvaluationResult:
@@ -58,13 +53,3 @@ def unvalidated(loops: int, category_ids: tuple[Id, ...]) -> EvaluationResult:
     by_loop = {str(loop): nothing for loop in range(1, loops + 1)}
     metrics: Metrics = {**nothing, "per_class": {}, "loops": by_loop, "images": {"seen": 0, "total": 0}}  # type: ignore[typeddict-item]
     return EvaluationResult(metrics, {}, category_ids)
-
-
-def write_metrics(result: EvaluationResult, path: Path) -> None:
-    """Writes ``metrics.json``; undefined figures are null."""
-    path.write_text(json.dumps(result.metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_detections(result: EvaluationResult, path: Path, loop: int = -1) -> None:
-    """Writes what a loop found as ``detections.json``, a COCO results file with floats that read back exactly."""
-    path.write_text(json.dumps(result.entries(loop), allow_nan=False) + "\n", encoding="utf-8")

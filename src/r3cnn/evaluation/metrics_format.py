@@ -1,4 +1,4 @@
-"""Content of ``metrics.json`` as a type that readers can check against without loading anything heavy."""
+"""Content of ``metrics.json`` and of the RoI statistics, as types to check against without loading anything heavy."""
 
 from __future__ import annotations
 
@@ -23,3 +23,44 @@ class Metrics(TypedDict):
     images: dict[str, int]
     score_fusions: NotRequired[dict[str, dict[str, dict[str, Stats]]]]
     proposal_recall: NotRequired[dict[str, Stats]]
+
+
+class Kinds(TypedDict):
+    """RoIs by the side of the threshold that they lie on."""
+
+    positives: int
+    negatives: int
+
+
+class Gain(TypedDict):
+    """What refinement did to RoIs: IoU with the same object, after less before; None without any RoI."""
+
+    rois: int
+    mean_gain: float | None
+    share_worse: float | None
+
+
+class LoopRois(TypedDict):
+    """One loop; see ``RoiStatistics`` for what is counted, and ``balance`` for the two last entries."""
+
+    iou_threshold: float
+    rois: int
+    ignored: int
+    histogram: list[int]
+    positives: int
+    negatives: int
+    background: int
+    per_class: dict[str, Kinds]
+    per_size: dict[str, Kinds]
+    refined_positives: Gain
+    refined_by_iou: list[Gain]
+    balance: float | None
+    balance_so_far: float | None
+
+
+class RoiReport(TypedDict):
+    """Content of ``roi_statistics.json`` and ``roi_statistics_train.json``; loops count from "1"."""
+
+    images: int
+    bin_edges: list[float]
+    loops: dict[str, LoopRois]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import TypeVar
 
+import torch
 from torch import distributed
 
 Value = TypeVar("Value")
@@ -46,24 +48,33 @@ class Ranks:
             self._group = made if isinstance(made, distributed.ProcessGroup) else None
             self._world = distributed.group.WORLD
 
-    def gather(self, value: Value) -> list[Value]:
-        """Values of all ranks on rank 0, in their order; nothing on the others.
+    def gather(self, values: Iterator[Value]) -> Iterator[Value]:
+        """Values of all ranks on rank 0; nothing on the others, which have to go through it all the same.
+
+        They travel one of each rank at a time and are not made before, so no more than that is ever in memory.
 
         Raises:
             TimeoutError: If not all ranks come within the time-out; it says which.
         """
         if not is_distributed():
-            return [value]
+            yield from values
+            return
         self.open()
         try:
             distributed.monitored_barrier(self._group, self.timeout, wait_all_ranks=True)
         except RuntimeError as error:
             raise TimeoutError(self._message("not all ranks came to bring their results together", error)) from error
-        everyone: list[Value | None] | None = None
-        if distributed.get_rank() == 0:
-            everyone = [None] * distributed.get_world_size()
-        distributed.gather_object(value, everyone, group=self._group)
-        return [one for one in everyone or [] if one is not None]
+        is_first = distributed.get_rank() == 0
+        while True:
+            own = [*islice(values, 1)]
+            is_left = torch.tensor(len(own))
+            distributed.all_reduce(is_left, distributed.ReduceOp.MAX, self._group)
+            if not is_left:
+                return
+            everyone: list[list[Value]] = [[]] * distributed.get_world_size()
+            distributed.gather_object([] if is_first else own, everyone if is_first else None, group=self._group)
+            if is_first:
+                yield from (one for part in (own, *everyone) for one in part)
 
     def from_first(self, make: Callable[[], Made]) -> Made:
         """Calls ``make`` on rank 0 and hands its value, which is not None, to all ranks.

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from r3cnn.evaluation.ground_truth import Instance
 from r3cnn.evaluation.protocol import IOU_THRESHOLDS, Stats
+from r3cnn.ranges import check_range
 
 FloatArray = NDArray[np.float64]
 _THRESHOLDS = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # as COCOeval has them
@@ -102,8 +103,7 @@ def checked_limits(limits: Sequence[int]) -> tuple[int, ...]:
         ValueError: If they do not.
     """
     found = tuple(limits)
-    if any(isinstance(limit, bool) or not isinstance(limit, int) or limit < 1 for limit in found):
-        raise ValueError(f"recall_at must hold whole numbers >= 1, got {list(found)}")
+    check_range("[1, inf)", recall_at=found or None)
     if list(found) != sorted(set(found)):
         raise ValueError(f"recall_at must ascend, got {list(found)}")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -14,7 +15,7 @@ from r3cnn.evaluation.ground_truth import Instance
 from r3cnn.evaluation.paste import paste_and_encode, to_original
 from r3cnn.evaluation.protocol import IouType
 from r3cnn.evaluation.recall import ImageRecall
-from r3cnn.evaluation.rle import EncodedMasks, Rle
+from r3cnn.evaluation.rle import EncodedMasks, Rle, TextStore
 from r3cnn.schedule import ScoreFusion
 from r3cnn.structures import Detections, Id, ScoredRois, Size
 
@@ -34,24 +35,31 @@ class ResultEntry(TypedDict):
 
 @dataclass(frozen=True)
 class LoopRecord:
-    """D detections of one image after one loop.
+    """D detections of one image after one loop, as small as they are exact.
 
     Attributes:
-        boxes: (D, 4) float64 ``(x, y, width, height)`` inside the image file, in its pixels.
-        scores: (D,) float64 in [0, 1].
-        labels: (D,) int64 in [0, K).
+        corners: (D, 4) float32 ``(x1, y1, x2, y2)`` inside the image file, in its pixels.
+        scores: (D,) float32 in [0, 1].
+        labels: (D,) int32 in [0, K).
         masks: D encoded masks.
-        mask_scores: (D,) float64 that rank the masks, or None without a mask-IoU head.
+        mask_scores: (D,) float32 that rank the masks, or None without a mask-IoU head.
     """
 
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
+    corners: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
     masks: EncodedMasks
-    mask_scores: NDArray[np.float64] | None
+    mask_scores: NDArray[np.float32] | None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """(D, 4) ``(x, y, width, height)`` inside the image file, in its pixels."""
+        boxes = self.corners.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return boxes
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,11 @@ class ImageRecord:
     loops: tuple[LoopRecord, ...]
     fused: Mapping[ScoreFusion, tuple[LoopRecord, ...]] = field(default_factory=dict)
     recall: ImageRecall | None = None
+
+    def move_masks_to(self, store: TextStore) -> None:
+        """Lets the masks lie where the store has room for them."""
+        for record in chain(self.loops, *self.fused.values()):
+            record.masks.move_to(store)
 
 
 def record_image(
@@ -122,28 +135,27 @@ def record_loop(found: Detections, size: Size, original_size: Size) -> LoopRecor
     boxes = to_original(found.boxes.float(), size, original_size)
     masks = paste_and_encode(found.masks, boxes, original_size, threshold=found.mask_threshold)
     height, width = original_size
-    corners = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height])).double().cpu().numpy()
-    corners[:, 2:] -= corners[:, :2]
+    corners = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     return LoopRecord(
-        boxes=corners,
-        scores=found.scores.double().cpu().numpy(),
-        labels=found.labels.cpu().numpy(),
+        corners=corners.cpu().numpy(),
+        scores=found.scores.float().cpu().numpy(),
+        labels=found.labels.int().cpu().numpy(),
         masks=masks,
-        mask_scores=found.mask_scores.double().cpu().numpy() if found.has_mask_scores else None,
+        mask_scores=found.mask_scores.float().cpu().numpy() if found.has_mask_scores else None,
     )
 
 
 def entries_of(image_id: Id, record: LoopRecord, size: Size, category_ids: Sequence[Id]) -> list[ResultEntry]:
     """Entries of the COCO results file, full precision."""
     entries: list[ResultEntry] = []
-    boxes, scores = record.boxes.tolist(), record.scores.tolist()
+    boxes, scores, counts = record.boxes.tolist(), record.scores.tolist(), record.masks.counts
     for number, label in enumerate(record.labels.tolist()):
         entry: ResultEntry = {
             "image_id": image_id,
             "category_id": category_ids[label],
             "bbox": boxes[number],
             "score": scores[number],
-            "segmentation": {"size": [*size], "counts": record.masks.counts[number].decode("ascii")},
+            "segmentation": {"size": [*size], "counts": counts[number].decode("ascii")},
         }
         if record.mask_scores is not None:
             entry["mask_score"] = float(record.mask_scores[number])
@@ -155,37 +167,33 @@ def instances_of(
     image_id: int,
     record: LoopRecord,
     size: Size,
-    category_ids: Sequence[Id],
+    category_ids: Mapping[int, Id],
     iou_type: IouType,
     area_from: AreaFrom,
 ) -> list[Instance]:
-    """Detections in the form that COCO evaluators take, without ids.
+    """Detections of some categories, by their labels, in the form that COCO evaluators take, without ids.
 
     Boxes rank by ``score`` and count with their own area. Masks rank by ``mask_score`` where there is one, and count
     with the area of the mask or, as in older tool boxes, of the box.
     """
     is_mask = iou_type == "segm"
+    labels = record.labels.tolist()
+    rows = [row for row, label in enumerate(labels) if label in category_ids]
     ranking = record.scores if not is_mask or record.mask_scores is None else record.mask_scores
-    areas = record.masks.areas if is_mask and area_from == "mask" else record.boxes[:, 2] * record.boxes[:, 3]
-    rows = zip(
-        record.boxes.tolist(),
-        ranking.tolist(),
-        areas.tolist(),
-        record.labels.tolist(),
-        record.masks.counts,
-        strict=True,
-    )
-    instances: list[Instance] = []
-    for box, score, area, label, counts in rows:
-        instance: Instance = {
+    boxes = record.boxes[rows]
+    areas = record.masks.areas[rows] if is_mask and area_from == "mask" else boxes[:, 2] * boxes[:, 3]
+    instances: list[Instance] = [
+        {
             "image_id": image_id,
-            "category_id": category_ids[label],
+            "category_id": category_ids[labels[row]],
             "bbox": box,
             "area": area,
             "iscrowd": 0,
             "score": score,
         }
-        if is_mask:
+        for row, box, area, score in zip(rows, boxes.tolist(), areas.tolist(), ranking[rows].tolist(), strict=True)
+    ]
+    if is_mask:
+        for instance, counts in zip(instances, record.masks.counts_of(rows), strict=True):
             instance["segmentation"] = {"size": [*size], "counts": counts}
-        instances.append(instance)
     return instances

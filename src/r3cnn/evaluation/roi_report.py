@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from r3cnn.evaluation.metrics_format import Gain, Kinds, LoopRois, RoiReport
 from r3cnn.evaluation.roi_statistics import BIN_EDGES, GAIN_UNIT, SIZES, Counts
 
 POSITIVE, NEGATIVE = 0, 1
 NUMBER, GAIN, WORSE = 0, 1, 2
 _ROUNDING = 1e-9
-
-
-class Kinds(TypedDict):
-    """RoIs by the side of the threshold that they lie on."""
-
-    positives: int
-    negatives: int
-
-
-class Gain(TypedDict):
-    """What refinement did to RoIs: IoU with the same object, after less before; None without any RoI."""
-
-    rois: int
-    mean_gain: float | None
-    share_worse: float | None
-
-
-class LoopRois(TypedDict):
-    """One loop; see ``RoiStatistics`` for what is counted, and ``balance`` for the two last entries."""
-
-    iou_threshold: float
-    rois: int
-    ignored: int
-    histogram: list[int]
-    positives: int
-    negatives: int
-    background: int
-    per_class: dict[str, Kinds]
-    per_size: dict[str, Kinds]
-    refined_positives: Gain
-    refined_by_iou: list[Gain]
-    balance: float | None
-    balance_so_far: float | None
-
-
-class RoiReport(TypedDict):
-    """Content of ``roi_statistics.json`` and ``roi_statistics_train.json``; loops count from "1"."""
-
-    images: int
-    bin_edges: list[float]
-    loops: dict[str, LoopRois]
 
 
 def balance(histogram: Sequence[int] | NDArray[np.int64], iou_threshold: float) -> float | None:
@@ -143,9 +100,3 @@ def roi_scalars(report: RoiReport) -> dict[str, float]:
             numbers[f"roi_positives_{size}"] = kinds["positives"] / report["images"] if report["images"] else None
         found |= {f"loop{loop}/{name}": math.nan if value is None else value for name, value in numbers.items()}
     return found
-
-
-def write_roi_report(report: RoiReport, path: Path) -> None:
-    """Writes the file; undefined numbers are null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, allow_nan=False) + "\n", encoding="utf-8")

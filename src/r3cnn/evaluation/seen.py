@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Record = TypeVar("Record")
@@ -27,6 +28,17 @@ class Seen(Generic[Record]):
         if image_id in self.records:
             self.repeated.append(image_id)
         self.records[image_id] = record
+
+    def parts(self, size: int) -> Iterator[Seen[Record]]:
+        """The same in parts of at most ``size`` images, at least one; what has been taken is no longer here."""
+        part: Seen[Record] = Seen(self.handed_out)
+        part.repeated = self.repeated
+        while True:
+            part.records = {image_id: self.records.pop(image_id) for image_id in [*islice(self.records, size)]}
+            yield part
+            if not self.records:
+                return
+            part = Seen(None if self.handed_out is None else ())
 
 
 def merge(parts: Sequence[Seen[Record]]) -> dict[int, Record]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from r3cnn.structures import Detections
 
+QUANTITIES = ("boxes", "scores", "masks", "mask_scores")
 SCORE_SCALE = 100.0  # a hundredth of score is as far away as a pixel
 MAX_DISTANCE = 1.0  # beyond it two detections are two, not one that moved
 
@@ -38,24 +39,14 @@ class Differences:
     def largest(cls, parts: Iterable[Differences]) -> Differences:
         """Of several images."""
         parts = list(parts)
+        found = {name: max((getattr(part, name) for part in parts), default=0.0) for name in QUANTITIES}
         return cls(
-            boxes=max((part.boxes for part in parts), default=0.0),
-            scores=max((part.scores for part in parts), default=0.0),
-            masks=max((part.masks for part in parts), default=0.0),
-            mask_scores=max((part.mask_scores for part in parts), default=0.0),
-            compared=sum(part.compared for part in parts),
-            unpaired=sum(part.unpaired for part in parts),
+            **found, compared=sum(part.compared for part in parts), unpaired=sum(part.unpaired for part in parts)
         )
 
     def is_within(self, tolerance: Differences) -> bool:
         """Whether no difference is larger than that of ``tolerance``, and no more detections are unpaired."""
-        return (
-            self.boxes <= tolerance.boxes
-            and self.scores <= tolerance.scores
-            and self.masks <= tolerance.masks
-            and self.mask_scores <= tolerance.mask_scores
-            and self.unpaired <= tolerance.unpaired
-        )
+        return all(getattr(self, name) <= getattr(tolerance, name) for name in (*QUANTITIES, "unpaired"))
 
     def __str__(self) -> str:
         return (
@@ -85,17 +76,8 @@ def _of_image(found: Mapping[str, Tensor], image: int, wanted: Detections) -> Di
     if not len(row):
         return Differences(unpaired=total)
 
-    def largest(name: str) -> float:
-        return float((getattr(wanted, name)[row] - taken[name][column]).abs().amax())
-
-    return Differences(
-        boxes=largest("boxes"),
-        scores=largest("scores"),
-        masks=largest("masks"),
-        mask_scores=largest("mask_scores"),
-        compared=len(row),
-        unpaired=total - 2 * len(row),
-    )
+    largest = {name: float((getattr(wanted, name)[row] - taken[name][column]).abs().amax()) for name in QUANTITIES}
+    return Differences(**largest, compared=len(row), unpaired=total - 2 * len(row))
 
 
 def _pairs(found: Mapping[str, Tensor], wanted: Detections) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from r3cnn.detector import RCNN
 from r3cnn.interop.suppression import Suppression
 from r3cnn.ops.nms import top_per_image
+from r3cnn.ranges import check_range
 from r3cnn.roi.inference import SelectedBoxes
-from r3cnn.structures import Rois, Size, canvas_of
+from r3cnn.structures import MOST_PIXELS, Rois, Size, canvas_of
 
 EVERY_OBJECTNESS = -0.5  # below all objectness, above the score of an empty place
 
@@ -39,24 +40,16 @@ class FixedSizes:
     detections: int | None = None
 
     def __post_init__(self) -> None:
-        sides = tuple(self.image) if isinstance(self.image, Sequence) else (self.image,)
-        if len(sides) != 2 or not all(_is_count(side) for side in sides):
-            raise ValueError(f"image_size must be [height, width], whole numbers > 0 in pixels, got {self.image}")
-        object.__setattr__(self, "image", sides)  # from a list of a configuration
-        if not _is_count(self.batch):
-            raise ValueError(f"batch_size must be a whole number > 0, got {self.batch!r}")
-        for name, value in (("proposals", self.proposals), ("detections", self.detections)):
-            if value is not None and not _is_count(value):
-                raise ValueError(f"{name} must be a whole number > 0, or null for as trained, got {value!r}")
+        object.__setattr__(self, "image", tuple(self.image))  # from a list of a configuration
+        check_range("[1, inf)", image_size=self.image, batch_size=self.batch)
+        if self.image[0] * self.image[1] > MOST_PIXELS:
+            raise ValueError(f"image_size is {list(self.image)}: at most {MOST_PIXELS} pixels are possible")
+        check_range("[1, inf)", proposals=self.proposals, detections=self.detections)
 
     @property
     def canvas(self) -> Size:
         """(height, width) of what the network sees."""
         return canvas_of(self.image)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class ExportedDetector(nn.Module):

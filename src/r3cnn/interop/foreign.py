@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from torch.serialization import safe_globals
+
+from r3cnn.archive import read_archive
 
 # Bookkeeping that training runs of mmdetection leave beside the weights (`message_hub`, `optimizer`, `meta`).
 # None of these names is looked up: an inert object takes the place of whatever they would make.
@@ -67,7 +65,7 @@ def read_foreign(path: Path) -> ForeignCheckpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"input={path}: no such file")
-    content = _load(path)
+    content = read_archive(path, inert=dict.fromkeys(INERT_NAMES, Inert))
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, a state dict or a checkpoint with one is needed")
     if "r3cnn" in content:
@@ -91,24 +89,3 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not all(key.startswith(DATA_PARALLEL) for key in state):
         return dict(state)
     return {key.removeprefix(DATA_PARALLEL): value for key, value in state.items()}
-
-
-def _load(path: Path) -> object:
-    try:
-        with safe_globals([(Inert, name) for name in INERT_NAMES]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise ValueError(f"{path} is damaged or no checkpoint of torch: {_first_line(error)}") from error
-        raise ValueError(
-            f"{path} is refused: it names {found[1]}, and making that object could run code. If you trust the file, "
-            "open it where its own code is installed and save its tensors alone: "
-            "torch.save({'state_dict': checkpoint['state_dict'], 'meta': {'CLASSES': …, 'config': …}}, …)"
-        ) from error
-    except Exception as error:  # what torch's readers make of damaged bytes has no bounds: struct.error, TypeError, …
-        raise ValueError(f"{path} is damaged or no checkpoint of torch: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from r3cnn.layers.init import zero_bias
+from r3cnn.ranges import check_range
 
 
 class RelativePositionAttention(nn.Module):
@@ -25,6 +26,8 @@ class RelativePositionAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, key_stride: int, wave_length: float, transposed_y: bool) -> None:
         super().__init__()
+        check_range("[1, inf)", heads=heads, key_stride=key_stride)
+        check_range("(0, inf)", wave_length=wave_length)
         if channels % 4 or not 1 <= heads <= channels:
             raise ValueError(f"channels must be a multiple of 4 and at least heads, got {channels} and {heads}")
         width = channels // heads

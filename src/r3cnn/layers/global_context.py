@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from r3cnn.layers.init import init_normal, zero_bias
 from r3cnn.layers.residual import Residual
+from r3cnn.ranges import check_range
 
 
 class GlobalContext(nn.Module):
@@ -23,6 +24,7 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
+        check_range("(0, 1]", ratio=ratio)
         inner = int(channels * ratio)
         if not 1 <= inner <= channels:
             raise ValueError(f"ratio must leave 1 to {channels} of {channels} channels, got {ratio}")

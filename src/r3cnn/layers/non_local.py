@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from r3cnn.layers.init import init_normal
+from r3cnn.ranges import check_range
 
 
 class NonLocal(nn.Module):
@@ -22,6 +23,7 @@ class NonLocal(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int, kernel_size: int) -> None:
         super().__init__()
+        check_range("[1, inf)", channels=channels, reduction=reduction, kernel_size=kernel_size)
         if channels % reduction or not kernel_size % 2:
             got = f"{channels} channels, reduction {reduction} and kernel_size {kernel_size}"
             raise ValueError(f"reduction must divide the channels and kernel_size be odd, got {got}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from r3cnn.ops.boxes import box_areas, pairwise_intersection, pairwise_iou
+from r3cnn.ranges import check_range
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Matcher:
     foreground: float
     background: float
     low_quality: float
+
+    def __post_init__(self) -> None:
+        check_range("(0, 1]", foreground=self.foreground)
+        check_range("[0, 1]", background=self.background)
+        check_range("[0, inf]", low_quality=self.low_quality)
+        if self.background > self.foreground:
+            raise ValueError(f"background is {self.background}, above foreground, which is {self.foreground}")
 
     def __call__(self, boxes: Tensor, valid: Tensor, gt_boxes: Tensor, gt_valid: Tensor) -> Matches:
         """Matches every box with the ground truth of its image.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from r3cnn.ranges import check_range
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -36,10 +38,8 @@ class BalancedSampler:
     positive_fraction: float
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count must be at least 1, got {self.count}")
-        if not 0 < self.positive_fraction <= 1:
-            raise ValueError(f"positive_fraction must be in (0, 1], got {self.positive_fraction}")
+        check_range("[1, inf)", count=self.count)
+        check_range("(0, 1]", positive_fraction=self.positive_fraction)
 
     @property
     def max_positives(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from r3cnn.ops.boxes import image_limits
+from r3cnn.ranges import check_range
 from r3cnn.structures import Size, canvas_of
 
 
@@ -26,8 +27,7 @@ class View:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < float("inf"):
-            raise ValueError(f"the scale of a view must be a positive number, got {self.scale}")
+        check_range("(0, inf)", scale=self.scale)
 
     @property
     def is_plain(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,15 @@ class TextConsole(Console):
 def terminal(file: IO[str] | None = None, width: int | None = None) -> TextConsole:
     """Standard output, or a file of some width."""
     return TextConsole(file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
+def plain_table(title: str, headings: Sequence[str], *, names: int = 0, caption: str | None = None) -> Table:
+    """An empty table; its first so many columns hold names, the others numbers."""
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    table.show_edge, table.padding, table.min_width = False, (0, 1, 0, 0), len(title)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < names else "right", no_wrap=number >= names)
+    return table
 
 
 def percent(value: float | None) -> str:

@@ -6,14 +6,18 @@ import csv
 import logging
 import math
 import re
+from array import array
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from r3cnn.disk import open_regular
 from r3cnn.reporting.panels import COLORS, dress, figure_in
+from r3cnn.run_files import MOST_NUMBERS_BYTES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +26,7 @@ log = logging.getLogger(__name__)
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 COLUMNS_PER_ROW = 3
+MOST_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,26 +76,33 @@ def read_series(metrics_csv: Path) -> dict[str, Series]:
     Raises:
         ValueError: If there is no column ``step``.
     """
-    values: dict[str, dict[float, float]] = {}
-    with metrics_csv.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if "step" not in (reader.fieldnames or ("step",)):  # nothing at all is what a killed run may leave
-            raise ValueError(f"{metrics_csv} has no column 'step'")
-        for row in reader:
-            step = _number(row["step"])
-            for name, cell in row.items():
-                value = _number(cell)
-                if name != "step" and math.isfinite(step) and math.isfinite(value):
-                    values.setdefault(name, {})[step] = value
-    return {name: _sorted(points) for name, points in values.items()}
+    points: dict[str, tuple[array[float], array[float]]] = {}
+    with TextIOWrapper(open_regular(metrics_csv, MOST_NUMBERS_BYTES), "utf-8", "replace", newline="") as file:
+        rows = csv.reader(file)
+        try:
+            columns = next(rows, ["step"])  # nothing at all is what a killed run may leave
+            if "step" not in columns or len(columns) > MOST_COLUMNS:
+                raise ValueError(f"{metrics_csv} has no column 'step', or more than {MOST_COLUMNS} columns")
+            at = columns.index("step")
+            for row in rows:
+                step = _number(row[at]) if len(row) > at else math.nan
+                for name, cell in zip(columns, row, strict=False) if math.isfinite(step) else ():
+                    if name != "step" and math.isfinite(value := _number(cell)):
+                        steps, values = points.setdefault(name, (array("d"), array("d")))
+                        steps.append(step)
+                        values.append(value)
+        except csv.Error as error:
+            raise ValueError(f"{metrics_csv} is no table: {error}") from error
+    return {name: _last_values(np.array(steps), np.array(values)) for name, (steps, values) in points.items()}
 
 
-def _sorted(points: dict[float, float]) -> Series:
-    steps = sorted(points)
-    return np.array(steps), np.array([points[step] for step in steps])
+def _last_values(steps: NDArray[np.float64], values: NDArray[np.float64]) -> Series:
+    """In the order of the steps, each once."""
+    found, last = np.unique(steps[::-1], return_index=True)
+    return found, values[::-1][last]
 
 
-def _number(cell: str | None) -> float:
+def _number(cell: str) -> float:
     try:
         return float(cell or "nan")
     except ValueError:

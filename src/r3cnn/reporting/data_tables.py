@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from r3cnn.names import shortened
-from r3cnn.reporting.console import LONGEST_NAME, terminal
+from r3cnn.reporting.console import LONGEST_NAME, plain_table, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,13 +101,7 @@ def summary(statistics: Statistics) -> str:
 
 def quantity_table(found: Mapping[str, Found]) -> Table:
     """Quantiles of sizes, aspect ratios and counts."""
-    from rich.table import Table
-
-    table = Table(title="Sizes", title_justify="left")
-    table.add_column("quantity")
-    table.add_column("set")
-    for heading in QUANTILES.values():
-        table.add_column(heading, justify="right")
+    table = plain_table("Sizes", ("quantity", "set", *QUANTILES.values()), names=2)
     for key, title in QUANTITIES.items():
         for number, (name, statistics) in enumerate(_known(found)):
             cells = [number_text(statistics["quantity"][key][quantile]) for quantile in QUANTILES]  # type: ignore[literal-required]
@@ -117,17 +111,13 @@ def quantity_table(found: Mapping[str, Found]) -> Table:
 
 def class_table(found: Mapping[str, Found]) -> Table:
     """Objects and images of the most frequent classes."""
-    from rich.table import Table
-
     known = _known(found)
     names = list(known[0][1]["per_class"])
     names.sort(key=lambda name: -sum(statistics["per_class"][name]["objects"] for _, statistics in known))
     hidden = len(names) - MAX_CLASSES
-    table = Table(title="Classes", title_justify="left", caption=f"and {hidden} rarer ones" if hidden > 0 else None)
-    table.add_column("class")
-    for split, _ in known:
-        table.add_column(f"{split} objects", justify="right")
-        table.add_column("images", justify="right")
+    headings = [heading for split, _ in known for heading in (f"{split} objects", "images")]
+    caption = f"and {hidden} rarer ones" if hidden > 0 else None
+    table = plain_table("Classes", ("class", *headings), names=1, caption=caption)
     for name in names[:MAX_CLASSES]:
         cells = [str(row["per_class"][name][key]) for _, row in known for key in ("objects", "images")]
         table.add_row(shortened(name, LONGEST_NAME), *cells)

@@ -63,6 +63,12 @@ def difference_tables(
     return [Table(name, title, subtitle, COLUMNS, cells, tuple(notes))]
 
 
+def compared_runs(source: str, rows: Mapping[int, Sequence[Scored]]) -> list[Scored]:
+    """The runs of one table that are compared with others."""
+    sides = [row for pair in COMPARED[source] if rows.keys() >= {*pair} for row in pair]
+    return [*{(run.folder, run.loop): run for row in sides for run in rows[row]}.values()]
+
+
 def _lines(
     paper: Paper, source: str, rows: Mapping[int, Sequence[Scored]], draws: Draws
 ) -> Iterator[tuple[tuple[Cell, ...], str | None]]:

@@ -16,6 +16,16 @@ Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
 MASK_OPACITY = 0.45
+GAP, LEGEND_HEIGHT = 16, 34  # between the panels of a strip, and below them
+WHITE = ((255, 255),) * 3  # least and greatest of each channel
+# From bad to good. Red and blue at the ends stay apart for colour-blind readers; the number stands at the box as well.
+IOU_COLORS = (
+    (0.5, (220, 40, 40)),
+    (0.65, (255, 140, 30)),
+    (0.8, (255, 221, 60)),
+    (0.9, (90, 220, 130)),
+    (1.0, (40, 180, 255)),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,29 @@ def instance_color(number: int) -> Color:
         (0.58 + number * 0.618034) % 1, (0.85, 0.6)[number % 2], (1.0, 0.92)[number % 2]
     )
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def iou_color(iou: float) -> Color:
+    """Red at an IoU of 0.5 and below, over orange, yellow and green to blue at 1."""
+    levels = [level for level, _ in IOU_COLORS]
+    red, green, blue = (
+        round(float(np.interp(iou, levels, [color[channel] for _, color in IOU_COLORS]))) for channel in range(3)
+    )
+    return red, green, blue
+
+
+def panels_of_strip(strip: Image.Image, count: int) -> list[Image.Image]:
+    """The titled panels that `draw_loop_strip` has put side by side, each alone.
+
+    Raises:
+        ValueError: If it is no strip of so many panels.
+    """
+    step, rest = divmod(strip.width - GAP, count)
+    bottom = strip.height - LEGEND_HEIGHT - GAP
+    gaps = [strip.crop((at * step, 0, at * step + GAP, max(bottom, 1))) for at in range(count + 1)]
+    if rest or step <= GAP or bottom <= 0 or any(gap.getextrema() != WHITE for gap in gaps):
+        raise ValueError(f"a picture of {strip.width} x {strip.height} pixels is no strip of {count} loops")
+    return [strip.crop((GAP + at * step, 0, (at + 1) * step, bottom)) for at in range(count)]
 
 
 def text_color(ground: Color) -> Color:

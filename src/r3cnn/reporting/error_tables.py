@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from r3cnn.evaluation.error_oracle import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
 from r3cnn.evaluation.error_report import ErrorReport, LoopErrors
-from r3cnn.reporting.console import percent, terminal
+from r3cnn.reporting.console import percent, plain_table, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,9 +32,8 @@ def print_errors(report: ErrorReport, console: Console | None = None) -> None:
 
 def gain_table(kind: str, iou: str, loops: dict[str, LoopErrors], images: int) -> Table:
     """AP and what it would gain without one kind of error, one row per loop, in percent points."""
-    table = _table(f"{kind}, AP at IoU {iou} and gain without each kind of error (%), {images} images")
-    for heading in ("loop", "AP", *GAINS.values()):
-        table.add_column(heading, justify="right")
+    title = f"{kind}, AP at IoU {iou} and gain without each kind of error (%), {images} images"
+    table = plain_table(title, ("loop", "AP", *GAINS.values()))
     for number, loop in loops.items():
         found = loop["at_iou"][iou]
         table.add_row(number, percent(found["ap"]), *(percent(found["gains"][gain]) for gain in GAINS))
@@ -43,9 +42,8 @@ def gain_table(kind: str, iou: str, loops: dict[str, LoopErrors], images: int) -
 
 def change_table(kind: str, iou: str, loops: dict[str, LoopErrors]) -> Table:
     """Objects that each further loop found for the first time or lost, by what was wrong before or is wrong now."""
-    table = _table(f"{kind}, objects found at IoU {iou}: repaired (+) and broken (-) by each loop")
-    for heading in ("loop", "found", "of", "Loc", "Cls", "missed", "in all"):
-        table.add_column(heading, justify="right")
+    title = f"{kind}, objects found at IoU {iou}: repaired (+) and broken (-) by each loop"
+    table = plain_table(title, ("loop", "found", "of", "Loc", "Cls", "missed", "in all"))
     for number, loop in loops.items():
         found = loop["at_iou"][iou]
         objects, changes = found["objects"], found["changes"]
@@ -55,13 +53,4 @@ def change_table(kind: str, iou: str, loops: dict[str, LoopErrors]) -> Table:
             cells += [f"+{repaired[state]} -{broken[state]}" for state in repaired]
             cells.append(f"{sum(repaired.values()) - sum(broken.values()):+d}")
         table.add_row(number, *cells)
-    return table
-
-
-def _table(title: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, min_width=len(title))
-    table.padding = (0, 1, 0, 0)
     return table

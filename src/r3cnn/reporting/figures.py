@@ -16,25 +16,16 @@ from torchvision.ops import box_iou
 
 from r3cnn.evaluation.paste import paste_and_encode, windows_of
 from r3cnn.names import shortened
-from r3cnn.reporting.drawing import Color, Mark, draw_marks, instance_color
+from r3cnn.reporting.drawing import GAP, LEGEND_HEIGHT, Color, Mark, draw_marks, instance_color, iou_color
 from r3cnn.reporting.fonts import default_font, pillow_font
 from r3cnn.structures import Detections, Size, Target
 
 MAX_LABELS = 40
 PANEL_SIDES = (560, 900)
-GAP = 16
 LEGEND_WIDTH = 180
 INK: Color = (32, 32, 36)
 PAPER: Color = (255, 255, 255)
 TRUTH: Color = (255, 255, 255)
-# From bad to good. Red and blue at the ends stay apart for colour-blind readers; the number stands at the box as well.
-IOU_COLORS = (
-    (0.5, (220, 40, 40)),
-    (0.65, (255, 140, 30)),
-    (0.8, (255, 221, 60)),
-    (0.9, (90, 220, 130)),
-    (1.0, (40, 180, 255)),
-)
 
 
 def overlay(
@@ -121,15 +112,6 @@ def best_ious(boxes: Tensor, truth: Tensor) -> Tensor:
     return box_iou(boxes.float(), truth.float()).max(dim=1).values
 
 
-def iou_color(iou: float) -> Color:
-    """Red at an IoU of 0.5 and below, over orange, yellow and green to blue at 1."""
-    levels = [level for level, _ in IOU_COLORS]
-    red, green, blue = (
-        round(float(np.interp(iou, levels, [color[channel] for _, color in IOU_COLORS]))) for channel in range(3)
-    )
-    return red, green, blue
-
-
 def prediction_marks(
     detections: Detections, size: Size, class_names: Sequence[str], score_threshold: float
 ) -> list[Mark]:
@@ -201,7 +183,7 @@ def _side_by_side(image: Image.Image, panels: Sequence[tuple[str, Sequence[Mark]
 def _with_legend(sheet: Image.Image) -> Image.Image:
     """Adds the scale of IoU colours below a strip."""
     font = pillow_font(default_font(), 15)
-    legend = Image.new("RGB", (sheet.width, sheet.height + 34), PAPER)
+    legend = Image.new("RGB", (sheet.width, sheet.height + LEGEND_HEIGHT), PAPER)
     legend.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(legend)
     middle, left = sheet.height + 12, GAP

@@ -14,8 +14,8 @@ ESCAPED = str.maketrans({letter: f"\\{letter}" for letter in "\\`*_[]<>|~$"})
 ENTITY_OR_END = re.compile(r"&(?=#?\w+;)|#(?=#*\s*$)")  # of a heading, which may end with number signs
 
 
-def to_markdown(runs: Sequence[Run], tables: Sequence[Table] = ()) -> str:
-    """Content of ``report.md``: the paper's tables, then all runs, then each of them loop by loop."""
+def to_markdown(runs: Sequence[Run], tables: Sequence[Table] = (), left_out: Sequence[str] = ()) -> str:
+    """Content of ``report.md``: the paper's tables, all runs, those that cannot be read, and each loop by loop."""
     parts = [f"# {TITLE}", *map(table_section, tables)]
     if runs:
         summary = summary_table(runs)
@@ -23,6 +23,8 @@ def to_markdown(runs: Sequence[Run], tables: Sequence[Table] = ()) -> str:
         costs = cost_table(runs)
         if costs.rows:
             parts += [costs.title, _grid(costs)]
+    if left_out:
+        parts += ["## Left out", "\n".join(f"- {escape(line)}" for line in left_out)]
     for run in runs:
         table = loop_table(run)
         parts += [f"### {escape(table.title)}", _grid(table)]

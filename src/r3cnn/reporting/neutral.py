@@ -24,6 +24,7 @@ NEUTRAL = (
     "data.pin_memory",
     "data.index_cache",
     "data.eval_batch_size",
+    "data.max_megapixels",  # what is larger ends a run
     "evaluation.timeout_minutes",
     "evaluation.verify_backend",
     "trainer.log_every_n_steps",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from r3cnn.evaluation.metrics_format import Metrics
+from r3cnn.evaluation.metrics_format import FIGURES, Metrics
+from r3cnn.run_files import METRICS, RESULT, decoded, own_file, read_bytes, read_json
 
-RESULT = "result.json"
+KINDS = ("box", "mask")
+SHOWN = 5
 FORMAT = 1
 MemoryKind = Literal["cuda", "resident"]
 
@@ -134,26 +135,47 @@ def read_record(folder: Path) -> Record:
         FileNotFoundError: If there is none.
         ValueError: If it is not what this version of r3cnn writes; the message names the file and the key.
     """
-    path = folder / RESULT
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder} has no {RESULT}: no training run has finished there") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no record of a run: {error}") from error
-    try:
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            got = found.get("format") if isinstance(found, dict) else found
-            raise ValueError(f"{path} has format {got!r}, this version of r3cnn reads {FORMAT}")
-        return msgspec.convert(found, Record)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"{path} is no record of a run: {error}") from error
+    path = own_file(folder, RESULT)
+    text = read_bytes(path)
+    if (found := decoded(text, _Format, path).format) != FORMAT:
+        raise ValueError(f"{path} has format {found!r}, this version of r3cnn reads {FORMAT}")
+    record = decoded(text, Record, path)
+    check_metrics(record.metrics, path)
+    return record
 
 
-def to_json(record: Record) -> str:
-    """Content of ``result.json``.
+def read_metrics(folder: Path) -> Metrics:
+    """Content of ``metrics.json``.
 
     Raises:
-        ValueError: For a number that is not finite, which JSON does not know.
+        FileNotFoundError: If there is none.
+        ValueError: If it is not what this version of r3cnn writes.
     """
-    return json.dumps(asdict(record), indent=2, allow_nan=False) + "\n"
+    path = own_file(folder, METRICS)
+    metrics = read_json(path, Metrics)
+    check_metrics(metrics, path)
+    return metrics
+
+
+def check_metrics(metrics: Metrics, path: Path) -> None:
+    """Refuses figures that are none of an evaluation.
+
+    Raises:
+        ValueError: If loops or figures are missing, or an AP lies outside [0, 1].
+    """
+    loops = metrics["loops"]
+    if [*loops] != [str(loop) for loop in range(1, len(loops) + 1)] or not loops:
+        raise ValueError(f"{path} has loops {[*loops][:SHOWN]}: 1, 2, … are needed")
+    for place, kinds in {"result": {kind: metrics[kind] for kind in KINDS}, **loops}.items():  # type: ignore[literal-required]
+        for kind in KINDS:
+            stats = kinds.get(kind, {})
+            if missing := [figure for figure in FIGURES if figure not in stats]:
+                raise ValueError(f"{path} lacks {missing[0]} of {kind} in {place}")
+            if wrong := [value for value in stats.values() if value is not None and not 0 <= value <= 1]:
+                raise ValueError(f"{path} has an AP of {wrong[0]} for {kind} in {place}: AP lies in [0, 1]")
+    if not {"seen", "total"} <= metrics["images"].keys():
+        raise ValueError(f"{path} does not say how many images were seen of how many")
+
+
+class _Format(msgspec.Struct):
+    format: object = None

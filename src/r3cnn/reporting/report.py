@@ -37,6 +37,7 @@ COST_COLUMNS = (
 )
 GAP = 2
 ROW_NAMES = ("#", "Model", "Method")
+MOST_SHOWN = 20  # runs whose loops are printed; more take longer to print than to read elsewhere
 NAME_WIDTH = 10  # so that a narrow terminal does not break a folder's name letter by letter
 KINDS = ("box", "mask")
 
@@ -125,9 +126,11 @@ def print_report(runs: Sequence[Run], tables: Sequence[Table] = (), console: Con
         print_table(table, console)
     costs = cost_table(runs)
     shown = [summary_table(runs)] if runs else []
-    for text_table in (*shown, *([costs] if costs.rows else []), *map(loop_table, runs)):
+    for text_table in (*shown, *([costs] if costs.rows else []), *map(loop_table, runs[:MOST_SHOWN])):
         console.print(_grid(text_table))
         console.print()
+    if len(runs) > MOST_SHOWN:
+        console.print(f"The loops of {len(runs) - MOST_SHOWN} more runs stand in the files.")
 
 
 def _grid(text_table: TextTable) -> RichTable:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r3cnn.evaluation.roi_report import Kinds, LoopRois, RoiReport
+from r3cnn.evaluation.metrics_format import Kinds, LoopRois, RoiReport
 from r3cnn.names import shortened
 from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
+from r3cnn.run_files import own_file, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_CLASSES = 8
 """Classes that are drawn, those with most positives."""
-
-NEEDED = ("images", "bin_edges", "loops")
 
 
 def read_roi_report(path: Path) -> RoiReport:
@@ -30,18 +28,15 @@ def read_roi_report(path: Path) -> RoiReport:
         FileNotFoundError: If there is no such file.
         ValueError: If it was not written by ``RoiLog``.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: training and evaluation write it unless callbacks leaves out `rois`"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    missing = [key for key in NEEDED if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it does not hold RoI statistics")
-    return cast(RoiReport, content)
+    report = read_json(own_file(path.parent, path.name), RoiReport)
+    edges = report["bin_edges"]
+    if not report["loops"] or any(len(loop["histogram"]) != len(edges) - 1 for loop in report["loops"].values()):
+        raise ValueError(f"{path} has no loop, or not one count for each of {len(edges) - 1} bins")
+    return report
 
 
 def draw_figure_2(reports: Mapping[str, RoiReport], path: Path, *, from_iou: float) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 from r3cnn.names import visible
-from r3cnn.reporting.console import percent, terminal
+from r3cnn.reporting.console import percent, plain_table, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,14 +33,7 @@ def print_roi_tables(reports: Mapping[str, RoiReport], console: Console | None =
 
 def roi_table(name: str, report: RoiReport) -> Table:
     """One row per loop."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    title = f"{visible(name)}, {report['images']} images"
-    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD)
-    table.show_edge, table.padding = False, (0, 1, 0, 0)
-    for heading in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = plain_table(f"{visible(name)}, {report['images']} images", COLUMNS, caption=CAPTION)
     images = max(report["images"], 1)
     for number, loop in report["loops"].items():
         gain = loop["refined_positives"]

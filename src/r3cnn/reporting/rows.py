@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r3cnn.reporting.paper import PaperRow
-from r3cnn.reporting.records import RESULT, Record
+from r3cnn.reporting.records import Record
 from r3cnn.reporting.setting import Setting, configuration_of, setting_of, value_at
+from r3cnn.run_files import RESULT
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+
+import msgspec
 
 from r3cnn.evaluation.metrics_format import Metrics
-from r3cnn.reporting.records import RESULT, Record, read_record
+from r3cnn.reporting.records import Record, read_metrics, read_record
+from r3cnn.run_files import CONFIG, METRICS, RESULT, mapping_at, own_file, read_config
 
-METRICS_FILE, CONFIG_FILE = "metrics.json", "config.yaml"
-NEEDED_METRICS = ("box", "mask", "loops", "images")
 Config = Mapping[str, object]
 
 
@@ -45,7 +45,7 @@ def find_runs(parents: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    names = (METRICS_FILE, RESULT)
+    names = (METRICS, RESULT)
     found = sorted({path.parent for parent in parents for name in names for path in parent.rglob(name)})
     if not found:
         places = " and ".join(f"{parent}/" for parent in parents)
@@ -56,59 +56,42 @@ def find_runs(parents: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_run(folder: Path, read_config: Callable[[Path], Config]) -> Run:
+def read_run(folder: Path) -> Run:
     """Reads one run: its last evaluation, and its entry in the ledger where it has one, which is enough by itself.
 
     Args:
         folder: What the run wrote into.
-        read_config: Reads a yaml file as plain containers.
 
     Raises:
         FileNotFoundError: If ``metrics.json`` or ``config.yaml`` is missing, and ``result.json`` as well.
         ValueError: If one of them is not what a run writes.
     """
-    metrics_path, config_path, record_path = folder / METRICS_FILE, folder / CONFIG_FILE, folder / RESULT
-    record = read_record(folder) if record_path.is_file() else None
-    if record is not None and not (metrics_path.is_file() and config_path.is_file()):
-        return _run(folder, record.config, record.metrics, record, record_path)
-    if not metrics_path.is_file():
-        raise FileNotFoundError(f"{folder} has no {METRICS_FILE}: it is no folder of a finished train or evaluate run")
-    if not config_path.is_file():
-        raise FileNotFoundError(f"{folder} has no {CONFIG_FILE}, which every train and evaluate run writes")
-    return _run(folder, read_config(config_path), _read_metrics(metrics_path), record, config_path)
+    has_record, *has_evaluation = (os.path.lexists(folder / name) for name in (RESULT, METRICS, CONFIG))
+    record = read_record(folder) if has_record else None
+    if record is not None and not all(has_evaluation):
+        return _run(folder, record.config, record.metrics, record, RESULT)
+    metrics = read_metrics(folder)
+    return _run(folder, read_config(own_file(folder, CONFIG)), metrics, record, CONFIG)
 
 
-def _run(folder: Path, config: Config, metrics: Metrics, record: Record | None, source: Path) -> Run:
+def _run(folder: Path, config: Config, metrics: Metrics, record: Record | None, source: str) -> Run:
     try:
-        schedule = _mapping(_mapping(_mapping(config["model"])["roi_heads"])["schedule"])
-        heads, thresholds = cast(list[int], schedule["heads"]), cast(list[float], schedule["iou_thresholds"])
-        data = _data_name(_mapping(config["data"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{source} is no configuration of a train or evaluate run: {error}") from error
-    return Run(str(folder), data, tuple(heads), tuple(thresholds), metrics, config, record)
+        schedule = msgspec.convert(mapping_at(config, "model", "roi_heads", "schedule"), _Schedule)
+        return Run(str(folder), _data_name(config), schedule.heads, schedule.iou_thresholds, metrics, config, record)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ValueError(f"{folder / source} is no configuration of a train or evaluate run: {error}") from error
 
 
-def _read_metrics(path: Path) -> Metrics:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    missing = [key for key in NEEDED_METRICS if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it was not written by this version of r3cnn")
-    return cast("Metrics", content)
+class _Schedule(msgspec.Struct):
+    heads: tuple[int, ...]
+    iou_thresholds: tuple[float, ...]
 
 
-def _data_name(data: Mapping[str, object]) -> str:
+def _data_name(config: Config) -> str:
     """Name of the data set's folder and of the annotation file: runs on another part of a data set must not mix."""
-    name = Path(str(data["root"])).name
-    if data["val"] is None:
+    data = mapping_at(config, "data")
+    name = Path(str(data.get("root", ""))).name
+    if data.get("val", ...) is None:
         return f"{name} without validation".strip()
-    annotations = Path(str(_mapping(data["val"])["annotations"]))
-    return f"{name} {annotations.stem}".strip()
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"a mapping is needed, got {value!r}")
-    return value
+    annotations = mapping_at(config, "data", "val").get("annotations")
+    return f"{name} {Path(str(annotations)).stem}".strip()

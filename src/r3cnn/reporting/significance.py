@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
-from r3cnn.evaluation.bootstrap import ApDifference, ImageMatches, match_images, paired_bootstrap
-from r3cnn.evaluation.ground_truth import load_ground_truth
+import msgspec
+import numpy as np
+
+from r3cnn.data.index_cache import digest_of
+from r3cnn.evaluation.bootstrap import ApDifference, Resampled, match_images, paired_bootstrap, resample
+from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.protocol import IouType
 from r3cnn.evaluation.results import read_results
+from r3cnn.names import Id
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.rows import Scored
+from r3cnn.run_files import (
+    BOOTSTRAPS,
+    DETECTIONS,
+    IMAGE_IDS,
+    LOOP_DETECTIONS,
+    own_file,
+    read_bytes,
+    read_json,
+    write_json,
+)
 
-DETECTIONS, LOOP_DETECTIONS, IMAGE_IDS = "detections.json", "detections_loop{}.json", "image_ids.json"
 IOU_TYPES: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
 ROUNDING = 1e-9  # of an AP computed twice
-KEPT = 16  # runs matched to the objects, some 15 MB each on COCO: boxes and masks of both sides with a few seeds
+WORTH_PROCESSES = 8  # runs
+CACHE_VERSION, MOST_KEPT = 1, 8  # boxes and masks after a few loops
 
 
 @dataclass(frozen=True)
@@ -89,49 +109,88 @@ def describe(difference: ApDifference) -> str:
 
 
 def _difference(pairs: Sequence[tuple[Scored, Scored]], kind: str, draws: Draws) -> ApDifference:
-    first, second = ([_matches(one, kind) for one in group] for group in zip(*pairs, strict=True))
     if len({one.record.data.val.digest for pair in pairs for one in pair}) > 1:
         raise ValueError("evaluated on different annotation files")
-    return paired_bootstrap(first, second, resamples=draws.resamples, confidence=draws.confidence, seed=draws.seed)
+    first, second = ([_resampled(one, kind, draws) for one in group] for group in zip(*pairs, strict=True))
+    return paired_bootstrap(first, second, confidence=draws.confidence, seed=draws.seed)
 
 
-def _matches(run: Scored, kind: str) -> ImageMatches:
-    """Detections of one run matched to the objects, once they are known to be those that its AP speaks of.
+def prepare(runs: Sequence[Scored], draws: Draws) -> None:
+    """Scores the resamples of many runs on all cores, so that `compare` finds them kept beside the runs."""
+    by_folder: dict[Path, list[Scored]] = {}
+    for run in runs:
+        by_folder.setdefault(run.folder, []).append(run)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if cores > 1 and len(by_folder) >= WORTH_PROCESSES:
+        # Forked: they begin at once, and nothing is imported from wherever the command was started.
+        with ProcessPoolExecutor(cores, get_context("fork")) as pool:
+            for _ in pool.map(partial(_prepare, draws=draws), by_folder.values()):
+                pass
+
+
+def _prepare(runs: Sequence[Scored], draws: Draws) -> None:
+    for run in runs:
+        for kind in IOU_TYPES:
+            with suppress(Exception):  # `compare` says what is wrong
+                _resampled(run, kind, draws)
+
+
+def _resampled(run: Scored, kind: str, draws: Draws) -> Resampled:
+    """AP of one run over images drawn anew, once it is known to be of the detections that its AP speaks of.
+
+    It is kept beside the run under a name for all that it depends on, since it takes long.
 
     Raises:
         FileNotFoundError: If a file is gone.
         ValueError: If the files do not give the AP of the run's record.
     """
-    annotations, detections = Path(run.record.data.val.file), run.folder / _file_of(run)
-    for path in (annotations, detections):
+    annotations, name, ids = Path(run.record.data.val.file), _file_of(run), run.folder / IMAGE_IDS
+    for path in (annotations, run.folder / name):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is gone")
-    ids = run.folder / IMAGE_IDS
-    stamps = tuple(path.stat().st_mtime_ns for path in (annotations, detections, ids) if path.is_file())
-    matches = _matched(
-        annotations, detections, ids, IOU_TYPES[kind], _max_detections(run.record), _max_overhang(run.record), stamps
-    )
-    noted, computed = run.record.metrics["loops"][str(run.loop)][kind]["ap"], matches.average_precision()
+    detections = own_file(run.folder, name)
+    stamp, limits = annotations.stat().st_mtime_ns, (_max_detections(run.record), _max_overhang(run.record))
+    texts = [digest_of(detections), read_bytes(own_file(run.folder, IMAGE_IDS)).hex() if ids.exists() else ""]
+    parts = (CACHE_VERSION, kind, _digest(annotations, stamp), *texts, *limits, draws.resamples, draws.seed)
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()
+    kept = _kept(run.folder, draws.resamples)
+    if key not in kept:
+        truth = _truth(annotations, stamp, limits[1])
+        found = read_results(detections, truth, IOU_TYPES[kind])
+        seen = read_json(own_file(run.folder, IMAGE_IDS), list[Id]) if ids.exists() else [*truth.own_ids]
+        matches = match_images(truth, found, [truth.own_ids[one] for one in seen], IOU_TYPES[kind], limits[0])
+        fresh = resample(matches, draws.resamples, draws.seed)
+        kept = {**dict([*kept.items()][1 - MOST_KEPT :]), key: _Kept(fresh.images, fresh.value, fresh.drawn.tolist())}
+        with suppress(OSError):  # somebody else's folder
+            write_json(msgspec.to_builtins(kept), run.folder / BOOTSTRAPS)
+    noted, computed = run.record.metrics["loops"][str(run.loop)][kind]["ap"], kept[key].value
     if noted is None or computed is None or abs(noted - computed) > ROUNDING:
         raise ValueError(f"{detections} gives a {kind} AP of {computed}, the run noted {noted}")
-    return matches
+    return Resampled(kept[key].images, computed, np.array(kept[key].drawn))
 
 
-@lru_cache(maxsize=KEPT)
-def _matched(
-    annotations: Path,
-    detections: Path,
-    ids: Path,
-    kind: IouType,
-    max_detections: int,
-    max_overhang: float,
-    stamps: tuple[int, ...],
-) -> ImageMatches:
-    """Kept for the next comparison with the same run, since matching takes long; ``stamps`` tell changed files."""
-    truth = load_ground_truth(annotations, "skip", max_overhang)
-    found = read_results(detections, truth, kind)
-    seen = json.loads(ids.read_text(encoding="utf-8")) if ids.is_file() else [*truth.own_ids]
-    return match_images(truth, found, [truth.own_ids[one] for one in seen], kind, max_detections)
+class _Kept(msgspec.Struct):
+    images: str
+    value: float | None
+    drawn: list[float]
+
+
+def _kept(folder: Path, resamples: int) -> dict[str, _Kept]:
+    """What earlier reports have noted of a run; nothing where that cannot be read."""
+    with suppress(OSError, ValueError):
+        found = read_json(own_file(folder, BOOTSTRAPS), dict[str, _Kept])
+        return {key: one for key, one in found.items() if len(one.drawn) in (0, resamples)}
+    return {}
+
+
+@lru_cache(maxsize=4)
+def _digest(annotations: Path, stamp: int) -> str:
+    return digest_of(annotations)
+
+
+@lru_cache(maxsize=2)
+def _truth(annotations: Path, stamp: int, max_overhang: float) -> GroundTruth:
+    return load_ground_truth(annotations, "skip", max_overhang)
 
 
 def _file_of(run: Scored) -> str:

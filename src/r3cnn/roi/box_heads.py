@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from r3cnn.layers.init import init_kaiming, init_normal, init_xavier
 from r3cnn.layers.non_local import NonLocal, for_large_kernels
+from r3cnn.ranges import check_range
 
 
 class BoxOutput(NamedTuple):
@@ -44,6 +45,7 @@ class SharedFCBoxHead(nn.Module):
 
     def __init__(self, in_channels: int, roi_size: int, num_classes: int, class_agnostic: bool, hidden: int) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, roi_size=roi_size, num_classes=num_classes, hidden=hidden)
         self.fc1 = nn.Linear(in_channels * roi_size * roi_size, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.logits = nn.Linear(hidden, num_classes + 1)
@@ -87,6 +89,7 @@ class NonLocalBoxHead(nn.Module):
         reduction: int,
     ) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, roi_size=roi_size, num_classes=num_classes, widths=widths)
         first, second = widths
         self.attention = NonLocal(in_channels, reduction=reduction, kernel_size=kernel_size)
         self.conv1 = nn.Conv2d(in_channels, first, kernel_size, padding=kernel_size // 2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from r3cnn.ops.boxes import pairwise_iou
+from r3cnn.ranges import check_range
 from r3cnn.roi.box_heads import BoxOutput
 from r3cnn.roi.inference import SelectedBoxes
 from r3cnn.roi.loop_output import LoopOutput
@@ -102,10 +103,7 @@ class EarlyExit:
     box_iou: float
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f"early_exit.{name} must be a number in [0, 1], got {value!r}")
+        check_range("[0, 1]", **asdict(self))
 
     def run(self, loops: RunLoops, rois: Rois, heads: Sequence[int], stds: Tensor) -> list[LoopOutput]:
         """The loops one by one, each over the RoIs that are left; see `LoopExit.run`."""

@@ -14,6 +14,7 @@ from r3cnn.layers.attention import RelativePositionAttention
 from r3cnn.layers.init import init_kaiming
 from r3cnn.layers.non_local import for_large_kernels
 from r3cnn.ops.roi_align import gather_rois
+from r3cnn.ranges import check_range
 from r3cnn.structures import RoiRows
 
 
@@ -40,6 +41,8 @@ class SingleLevelRoIExtractor(nn.Module):
 
     def __init__(self, output_size: int, strides: Sequence[int], finest_scale: int) -> None:
         super().__init__()
+        check_range("[1, 64]", output_size=output_size)
+        check_range("[1, inf)", strides=strides, finest_scale=finest_scale)
         self.output_size, self.strides, self.finest_scale = output_size, tuple(strides), finest_scale
 
     def forward(self, features: Sequence[Tensor], rois: RoiRows) -> Tensor:
@@ -94,6 +97,11 @@ class GRoIEExtractor(nn.Module):
         attention: Callable[[int], RelativePositionAttention],
     ) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, strides=strides, kernel_size=kernel_size)
+        check_range("[1, 64]", output_size=output_size)
+        check_range("[1, 16]", sampling_ratio=sampling_ratio)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}: an odd number is needed")
         self.output_size, self.strides, self.sampling_ratio = output_size, tuple(strides), sampling_ratio
         self.conv = nn.Conv2d(in_channels, in_channels, kernel_size, padding=kernel_size // 2)
         self.attention = attention(in_channels)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from r3cnn.ops.boxes import clip_boxes, decode_boxes
 from r3cnn.ops.fusion import fuse_scores
 from r3cnn.ops.sampling import BalancedSampler
+from r3cnn.ranges import check_range
 from r3cnn.roi.box_heads import BoxHead, BoxOutput
 from r3cnn.roi.early_exit import LoopExit, StayInLoops
 from r3cnn.roi.extractors import RoIExtractor
@@ -61,6 +62,9 @@ class RoIHeads(nn.Module):
         static_shapes: bool | None = None,
     ) -> None:
         super().__init__()
+        check_range("[1, inf)", num_classes=num_classes)
+        check_range("(0, 1]", crowd_iof=crowd_iof)
+        check_range("[0, inf)", box_loss_beta=box_loss_beta)
         self.schedule, self.num_classes = schedule, num_classes
         self.box_extractor = box_extractor
         self.delta_stds: Tensor

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from r3cnn.ops.nms import nms_mask, top_per_image
+from r3cnn.ranges import check_range
 from r3cnn.structures import Detections, Rois
 
 # Greedy NMS in score order decides about a box from better ones only, so the best candidates are enough if they
@@ -32,14 +33,10 @@ class DetectionSettings:
     mask_threshold: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"score_threshold must be in [0, 1], got {self.score_threshold}")
-        if not 0 < self.nms_threshold <= 1:
-            raise ValueError(f"nms_threshold must be in (0, 1], got {self.nms_threshold}")
-        if self.max_detections < 1:
-            raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
-        if not 0.5 <= self.mask_threshold <= 1:
-            raise ValueError(f"mask_threshold must be in [0.5, 1], got {self.mask_threshold}")
+        check_range("[0, 1]", score_threshold=self.score_threshold)
+        check_range("(0, 1]", nms_threshold=self.nms_threshold)
+        check_range("[1, inf)", max_detections=self.max_detections)
+        check_range("[0.5, 1]", mask_threshold=self.mask_threshold)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from r3cnn.ops.fusion import fuse_masks
 from r3cnn.ops.masks import mask_targets
+from r3cnn.ranges import check_range
 from r3cnn.roi.extractors import RoIExtractor
 from r3cnn.roi.losses import select_class
 from r3cnn.roi.mask_heads import MaskHead
@@ -61,6 +62,7 @@ class MaskBranch(nn.Module):
         mask_size: int,
     ) -> None:
         super().__init__()
+        check_range("[1, 512]", mask_size=mask_size)
         fed = schedule.feedback_heads or () if schedule.has_feedback else ()
         self.extractor = extractor
         self.heads = nn.ModuleList(cast(nn.Module, head(feedback=index in fed)) for index in range(schedule.num_heads))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from r3cnn.layers.init import init_kaiming
+from r3cnn.ranges import check_range
 
 
 class MaskHead(Protocol):
@@ -41,6 +42,8 @@ class FCNMaskHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, num_convs: int, feedback: bool) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, num_classes=num_classes)
+        check_range("[0, inf)", num_convs=num_convs)
         self.convs = nn.ModuleList(nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs))
         self.upsample = nn.ConvTranspose2d(in_channels, in_channels, 2, stride=2)
         self.logits = nn.Conv2d(in_channels, num_classes, 1)

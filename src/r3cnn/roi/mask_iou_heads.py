@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from r3cnn.layers.init import init_kaiming, init_normal
 from r3cnn.layers.non_local import NonLocal, for_large_kernels
 from r3cnn.ops.masks import visible_fractions
+from r3cnn.ranges import check_range
 from r3cnn.roi.training_rois import BatchTargets, Samples
 from r3cnn.structures import RoiRows
 
@@ -101,6 +102,10 @@ class MaskIoUHead(nn.Module):
         loss_weight: float,
     ) -> None:
         super().__init__()
+        check_range("[1, inf)", in_channels=in_channels, roi_size=roi_size, num_classes=num_classes)
+        check_range("[1, inf)", num_convs=num_convs, widths=widths)
+        check_range("(-inf, inf)", logit_threshold=logit_threshold)
+        check_range("[0, inf)", loss_weight=loss_weight)
         first, second = widths
         strides = [1] * (num_convs - 1) + [2]
         self.convs = nn.ModuleList(

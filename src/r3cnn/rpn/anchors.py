@@ -7,19 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from r3cnn.ranges import check_range
+
 
 class AnchorGenerator:
     """One scale and several aspect ratios per level, centred on the upper left corners of the cells.
 
     Args:
-        scale: Side of the square anchor in strides.
-        ratios: Height / width of each anchor, > 0.
+        scale: Side of the square anchor in strides, in [0.0001, 10000].
+        ratios: Height / width of each anchor, likewise.
         strides: Stride of each level in pixels.
     """
 
     def __init__(self, scale: float, ratios: Sequence[float], strides: Sequence[int]) -> None:
-        if scale <= 0 or min(ratios) <= 0 or min(strides) <= 0:
-            raise ValueError(f"scale, ratios and strides must be > 0, got {scale}, {list(ratios)}, {list(strides)}")
+        check_range("[0.0001, 10000]", scale=scale, ratios=ratios)
+        check_range("[1, inf)", strides=strides)
         self.scale, self.ratios, self.strides = scale, tuple(ratios), tuple(strides)
 
     @property

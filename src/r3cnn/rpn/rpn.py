@@ -14,6 +14,7 @@ from r3cnn.ops.boxes import clip_boxes, decode_boxes, encode_boxes, image_limits
 from r3cnn.ops.matching import Matcher, outside_crowds
 from r3cnn.ops.nms import nms_mask, top_per_image
 from r3cnn.ops.sampling import BalancedSampler, Sampled
+from r3cnn.ranges import check_range
 from r3cnn.rpn.anchors import AnchorGenerator
 from r3cnn.structures import Rois, ScoredRois, Size, Target, canvas_of
 
@@ -31,6 +32,10 @@ class ProposalSettings:
     per_level: int
     per_image: int
     nms_threshold: float
+
+    def __post_init__(self) -> None:
+        check_range("[1, 100000]", per_level=self.per_level, per_image=self.per_image)
+        check_range("(0, 1]", nms_threshold=self.nms_threshold)
 
 
 class RPNHead(nn.Module):
@@ -81,6 +86,9 @@ class RPN(nn.Module):
         static_shapes: bool | None = None,
     ) -> None:
         super().__init__()
+        check_range("(-inf, inf)", allowed_border=allowed_border)
+        check_range("(0, 1]", crowd_iof=crowd_iof)
+        check_range("[0, inf)", box_loss_beta=box_loss_beta)
         self.head = RPNHead(channels, anchors.num_anchors)
         self.anchors, self.matcher, self.sampler = anchors, matcher, sampler
         self.allowed_border, self.crowd_iof, self.box_loss_beta = allowed_border, crowd_iof, box_loss_beta

@@ -7,24 +7,28 @@ A checkpoint is Lightning's own file plus the key ``r3cnn`` with plain container
 from __future__ import annotations
 
 import copy
-import pickle
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from r3cnn.data.loading import checked_range
-from r3cnn.detector import RCNN
+from r3cnn.archive import FOREIGN, read_archive
+from r3cnn.data.loading import MAX_MEGAPIXELS, checked_range
+from r3cnn.data.transforms import check_input
+from r3cnn.detector import RCNN, check_shapes
+from r3cnn.disk import whole_file
 from r3cnn.structures import Id, Size
-from r3cnn.training.build import instantiate, trusted_targets
+from r3cnn.training.build import build, trusted_targets
 
 FORMAT = 2  # 1: mask heads stood in roi_heads.mask_heads, beside the box heads
 KEY = "r3cnn"
 WEIGHT_PREFIX = "model."
-FOREIGN = "checkpoints of mmdetection and torchvision go through `r3cnn convert` first"
+SPARE, SPARE_PARTS, SPARE_VALUES = 16, 10_000, 1 << 24  # what building may throw away, as replaced layers
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,23 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean and std need three numbers each, std > 0; got {self.mean} and {self.std}")
-        try:
-            short, long = (int(value) for value in self.image_size)
-        except (TypeError, ValueError):
-            short = long = 0
-        if not 1 <= short <= long:
-            raise ValueError(f"image_size must be [short, long] in pixels, got {self.image_size}")
-        object.__setattr__(self, "image_size", (short, long))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        check_input(self.image_size, self.mean, self.std)
         if self.image_range is not None:
             object.__setattr__(self, "image_range", checked_range(self.image_range))
+
+    def check_image_size(self, max_megapixels: float | None = MAX_MEGAPIXELS) -> None:
+        """Refuses a size that a checkpoint, which may be anybody's, asks a machine's memory for.
+
+        Raises:
+            ValueError: When an image may become larger.
+        """
+        megapixels = self.image_size[0] * self.image_size[1] / 1e6
+        if max_megapixels is not None and megapixels > max_megapixels:
+            raise ValueError(
+                f"the checkpoint brings images to image_size={[*self.image_size]}, {megapixels:g} megapixels, and "
+                f"{max_megapixels:g} are the most; image_size=[short,long] chooses a size, also a larger one"
+            )
 
 
 @dataclass(frozen=True)
@@ -101,20 +111,33 @@ class CheckpointInfo:
                 "names: use the version of r3cnn that wrote it, or train anew"
             )
         try:
-            model, data = values["model"], values["data"]
-            classes, category_ids = values["classes"], values["category_ids"]
-            preprocessing = values["preprocessing"]
-            if not isinstance(preprocessing, Mapping):
-                raise ValueError(f"{source}: preprocessing must be a mapping")
-            image_range = preprocessing.get("image_range")  # older checkpoints have none
-            image = Preprocessing(preprocessing["mean"], preprocessing["std"], preprocessing["image_size"], image_range)
-        except KeyError as error:
-            raise ValueError(f"{source} lacks {error} under {KEY!r}") from error
-        if not (isinstance(model, Mapping) and isinstance(data, Mapping)):
-            raise ValueError(f"{source}: model and data must be mappings")
-        if not (isinstance(classes, list) and isinstance(category_ids, list)):
-            raise ValueError(f"{source}: classes and category_ids must be lists")
-        return cls(model, data, tuple(classes), tuple(category_ids), image)
+            saved = msgspec.convert(values, _Saved)
+            image = Preprocessing(*msgspec.structs.astuple(saved.preprocessing))
+            for name in ("classes", "category_ids"):
+                if len(set(getattr(saved, name))) < max(1, len(saved.classes)):
+                    raise ValueError(f"{name} is {getattr(saved, name)}: as many as classes, each once, are needed")
+            if len(saved.category_ids) != len(saved.classes):
+                raise ValueError(f"there are {len(saved.classes)} classes and {len(saved.category_ids)} category_ids")
+        except ValueError as error:
+            raise ValueError(f"{source} is damaged under {KEY!r}: {error}") from error
+        return cls(saved.model, saved.data, tuple(saved.classes), tuple(saved.category_ids), image)
+
+
+class _SavedImage(msgspec.Struct):
+    mean: list[float]
+    std: list[float]
+    image_size: tuple[int, int]
+    image_range: tuple[float, float] | None = None  # older checkpoints have none
+
+
+class _Saved(msgspec.Struct):
+    """What `CheckpointInfo.to_dict` writes."""
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    classes: list[str]
+    category_ids: list[Id]
+    preprocessing: _SavedImage
 
 
 def _plain(value: object) -> object:
@@ -157,20 +180,7 @@ def check_resumable(path: Path) -> tuple[CheckpointInfo, dict[str, dict[str, obj
 
 def _read(path: Path, *, mapped: bool = False) -> dict[str, dict[str, object]]:
     """The entries of a checkpoint of ours; ``mapped`` leaves the tensors on the disk until they are used."""
-    if not path.is_file():
-        others = sorted(other.name for other in path.parent.glob("*.ckpt"))
-        raise FileNotFoundError(f"no checkpoint at {path}" + (f"; there are {', '.join(others)}" if others else ""))
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is damaged or no checkpoint of ours, which is a zip archive; {FOREIGN}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is refused: it holds Python objects beyond tensors and plain containers, and reading those could "
-            f"run code; {FOREIGN}"
-        ) from error
-    except Exception as error:  # what torch's reader makes of damaged bytes has no bounds
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    content = read_archive(path, mapped=mapped)
     if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in (KEY, "state_dict"))):
         raise ValueError(
             f"{path} was not written by `r3cnn train`: it has no {KEY!r} entry beside its weights; {FOREIGN}"
@@ -196,7 +206,8 @@ def save_weights(path: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]
         weights: State of the network.
     """
     state = {WEIGHT_PREFIX + name: tensor for name, tensor in weights.items()}
-    torch.save({KEY: info.to_dict(), "state_dict": state}, path)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        torch.save({KEY: info.to_dict(), "state_dict": state}, file)
 
 
 def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
@@ -209,10 +220,50 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
     Raises:
         ValueError: For a target that is unknown or not trusted, or when the result is not a detector.
     """
-    model = instantiate(config, trusted)
-    if not isinstance(model, RCNN):
-        raise ValueError(f"model._target_ builds a {type(model).__name__}, an r3cnn.detector.RCNN is needed")
-    return model
+    return build(config, RCNN, "model", trusted)
+
+
+def build_shapes(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
+    """Likewise on the device ``meta``: its shapes alone, without memory for weights.
+
+    A network with a part that needs values to be built, as ``torch.linspace(…).tolist()`` does, is built on the CPU.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(config, trusted)
+    except ValueError as error:
+        if "meta" not in str(error):
+            raise
+    return build_model(config, trusted)
+
+
+@contextmanager
+def no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stops the building of a network that is far larger than its weights, as only a made-up one is.
+
+    Args:
+        weights: Of the network.
+        path: Where they stand, for the message.
+
+    Raises:
+        ValueError: When it is.
+    """
+    left = {"parts": SPARE_PARTS + SPARE * len(weights), "values": SPARE_VALUES}
+    left["values"] += SPARE * sum(weight.numel() for weight in weights.values())
+
+    def note(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
+        left["parts"] -= 1
+        left["values"] -= part.numel() if isinstance(part, Tensor) else 0
+        if min(left.values()) < 0:
+            raise ValueError(f"the network that {path} describes is far larger than the weights in it")
+
+    kinds = ("parameter", "buffer", "module")
+    handles = [getattr(torch.nn.modules.module, f"register_module_{kind}_registration_hook")(note) for kind in kinds]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tuple[RCNN, CheckpointInfo]:
@@ -227,7 +278,17 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
         ValueError: When the checkpoint is refused or its weights do not fit its configuration.
     """
     info, weights = load_checkpoint(path)
-    model = build_model(info.model, trusted_targets(trusted_packages))
+    trusted = trusted_targets(trusted_packages)
+    try:
+        with no_larger_than(weights, path):
+            check_shapes(build_shapes(info.model, trusted))
+        model = build_model(info.model, trusted)
+    except ValueError as error:
+        raise (
+            error if str(path) in str(error) else ValueError(f"{path}: its network cannot be built: {error}")
+        ) from error
+    if model.num_classes != len(info.classes):
+        raise ValueError(f"{path} names {len(info.classes)} classes, its network is for {model.num_classes}")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

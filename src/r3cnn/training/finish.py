@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from r3cnn.archive import read_archive
 from r3cnn.end_signals import SIGNALS
 from r3cnn.evaluation.metrics import EvaluationResult, unvalidated
 from r3cnn.training.checkpoint_io import SeveralCheckpoints, WholeFileCheckpointIO
@@ -38,7 +40,11 @@ def evaluate_final_weights(
     if trainer.limit_val_batches == 0:
         module.result = unvalidated(len(module.model.schedule.eval_heads), module.info.category_ids)
     elif module.result is None or module.result_step != trainer.global_step:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1  # logged as within `fit`
+        loggers, is_logged = trainer.loggers, module.validated_before == trainer.global_step
+        trainer.loggers = [] if is_logged else loggers
         trainer.validate(module, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     if module.result is None:
         raise RuntimeError("Lightning has not validated the final weights")
     if trainer.is_global_zero:
@@ -70,7 +76,7 @@ def keep_if_best(callback: ModelCheckpoint, last: Path, score: float, step: int)
     if not (is_better or is_first):
         return
     worst = _remember(callback, path, score)
-    content = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+    content = cast("dict[str, Any]", read_archive(last, mapped=True))
     content["callbacks"][callback.state_key] = callback.state_dict()
     WholeFileCheckpointIO().save_checkpoint(content, path)
     if isinstance(callback, SeveralCheckpoints):

@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardL
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from r3cnn.training.checkpoint_io import whole_file
+from r3cnn.disk import whole_file
+from r3cnn.ranges import check_range
 
 WANDB_URL = "https://api.wandb.ai"
 
@@ -33,11 +34,11 @@ class CsvLogger(Logger):
 
     def __init__(self, folder: str, flush_every: int) -> None:
         super().__init__()
-        if flush_every < 1:
-            raise ValueError(f"flush_every must be >= 1, got {flush_every}")
+        check_range("[1, inf)", flush_every=flush_every)
         self.path = Path(folder) / "metrics.csv"
         self.flush_every = flush_every
         self._waiting: list[dict[str, float]] = []
+        self._num_rows = 0
 
     @property
     def name(self) -> str:
@@ -54,6 +55,7 @@ class CsvLogger(Logger):
         """Notes one row."""
         row = {key: value.item() if isinstance(value, Tensor) else value for key, value in metrics.items()}
         self._waiting.append({**row, "step": -1 if step is None else step})
+        self._num_rows += 1
         if len(self._waiting) >= self.flush_every:
             self.save()
 
@@ -62,11 +64,20 @@ class CsvLogger(Logger):
         """Nothing: ``config.yaml`` holds them."""
 
     @rank_zero_only
-    def keep_rows_before(self, step: int) -> None:
-        """Drops the rows from ``step`` on, which a resumed run is going to write again, or all for step 0."""
-        rows = [row for row in self._read() if int(row["step"]) < step]
+    def keep_rows_before(self, step: int, count: int | None = None) -> None:
+        """Drops the rows from ``step`` on and all beyond the first ``count``: a resumed run writes them again."""
+        rows = [row for row in self._read()[:count] if int(row["step"]) < step]
         if self.path.is_file():
             self._write(rows)
+        self._num_rows = len(rows)
+
+    def secured_rows(self) -> int:
+        """Number of rows, all of which are on the disk from here on, even if the machine loses its power."""
+        self.save()
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        return self._num_rows
 
     @rank_zero_only
     def save(self) -> None:

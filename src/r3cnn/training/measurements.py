@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from r3cnn.batch import Batch
 from r3cnn.process_memory import peak_bytes
+from r3cnn.ranges import check_range
 from r3cnn.training.module import EvaluationModule
 
 GIB = 2**30
@@ -102,9 +103,7 @@ class Measurements(Callback):
     """
 
     def __init__(self, warm_up_steps: int, warm_up_batches: int) -> None:
-        if min(warm_up_steps, warm_up_batches) < 0:
-            counts = f"{warm_up_steps} and {warm_up_batches}"
-            raise ValueError(f"warm_up_steps and warm_up_batches are {counts}: numbers >= 0 are needed")
+        check_range("[0, inf)", warm_up_steps=warm_up_steps, warm_up_batches=warm_up_batches)
         self.warm_up_steps, self.warm_up_batches = warm_up_steps, warm_up_batches
         self.training, self.evaluation = Totals(), Totals()
         self._earlier, self._earlier_total = Totals(), 0.0
@@ -135,7 +134,7 @@ class Measurements(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Brings the ranks together and logs training so far."""
-        self._memory = max(self._memory, _peak(pl_module))
+        self._memory = max(self._memory, peak_memory(pl_module))
         self.training = _together(pl_module, self._watch, self._memory).after(self._earlier)
         speed, memory = self.training.images_per_second, self.training.memory
         pl_module.log("speed/train_images_per_second", math.nan if speed is None else speed)
@@ -144,7 +143,7 @@ class Measurements(Callback):
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Training pauses, evaluation begins."""
         self._watch.interrupt()
-        self._memory = max(self._memory, _peak(pl_module)) if trainer.state.fn == "fit" else self._memory
+        self._memory = max(self._memory, peak_memory(pl_module)) if trainer.state.fn == "fit" else self._memory
         self._evaluation_watch = Stopwatch(self.warm_up_batches)
         self._evaluation_watch.start()
 
@@ -189,8 +188,8 @@ def _together(module: lightning.LightningModule, watch: Stopwatch, memory: int) 
     return Totals(sum(images), max(seconds) / MICROSECONDS, max(bytes_))
 
 
-def _peak(module: lightning.LightningModule) -> int:
-    """Bytes; 0 where it cannot be told."""
+def peak_memory(module: lightning.LightningModule) -> int:
+    """Bytes that torch has allocated on the GPU, else that this process holds; 0 where it cannot be told."""
     if module.device.type == "cuda":
         return torch.cuda.max_memory_allocated(module.device)
     try:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from typing import cast, get_args
 
 import lightning
 import torch
@@ -23,6 +23,8 @@ from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
 from r3cnn.ops.images import normalize_images
 from r3cnn.training.checkpoint import KEY, CheckpointInfo, Preprocessing
+from r3cnn.training.loggers import CsvLogger
+from r3cnn.training.loops import resume_within_steps
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
 from r3cnn.training.position import RUN, EpochStart, dealing_of, positioned, take_up, total_steps
 from r3cnn.training.rank_checks import check_loss_scaling, check_sync_batch_norm
@@ -71,7 +73,8 @@ class EvaluationModule(lightning.LightningModule):
         return normalize_images(batch.images, batch.canvas, self.preprocessing.mean, self.preprocessing.std)
 
     def on_validation_epoch_start(self) -> None:
-        """Notes which images this rank is given."""
+        """Notes which images this rank is given, and forgets what was found before: memory holds one validation."""
+        self.result = None
         batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
         self.handed_out = handed_out(self.trainer.val_dataloaders, batches)
         self._metric.start(self.handed_out)
@@ -141,6 +144,7 @@ class TrainingModule(EvaluationModule):
     Attributes:
         training_rois: Counts the RoIs of every training loop, if set.
         total_steps: Optimizer steps of the whole run once training has begun; infinite when only time limits it.
+        validated_before: Optimizer step of the last validation before a resume.
     """
 
     def __init__(self, model: RCNN, metric: CocoAP | None, info: CheckpointInfo, settings: TrainingSettings) -> None:
@@ -149,6 +153,7 @@ class TrainingModule(EvaluationModule):
         self.settings = settings
         self.training_rois: RoiStatistics | None = None
         self.total_steps = math.inf
+        self.validated_before: object = None
         self._start = EpochStart()
         self._group_settings: list[dict[str, object]] = []
 
@@ -178,16 +183,8 @@ class TrainingModule(EvaluationModule):
         positioned(self.trainer).set_position(self.current_epoch, 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Mends Lightning's counters, of which some are wrong after some resumes.
-
-        The log counts optimizer steps. An epoch under way has been started: after a resume from the very end of the one
-        before Lightning does not count that, and its checkpoints would be taken for those of an epoch's end.
-        """
+        """Lets the log count optimizer steps, after a resume with other sizes as well."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
-        epochs = self.trainer.fit_loop.epoch_progress
-        if epochs.current.started == epochs.current.processed:  # type: ignore[attr-defined]
-            epochs.increment_ready()
-            epochs.increment_started()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # Lightning knows the argument by this name
         """Weighted sum of all losses.
@@ -234,11 +231,28 @@ class TrainingModule(EvaluationModule):
         checkpoint[RUN] = {
             **dealing_of(self.trainer, self.settings.images_per_rank, self._start),
             "optimizer": type(self.trainer.optimizers[0]).__name__,
+            "rows": next((each.secured_rows() for each in self.trainer.loggers if isinstance(each, CsvLogger)), None),
+            "unlogged": self._about_to_log(),
+            "validated": self.result_step,
         }
+
+    def _about_to_log(self) -> dict[str, float]:
+        """Numbers of the step or epoch that ends, which Lightning logs only after the callbacks that save."""
+        connector, loop = self.trainer._logger_connector, self.trainer.fit_loop
+        batches, epochs = loop.epoch_loop.batch_progress, loop.epoch_progress
+        is_step_logged = connector.should_update_logs and not loop._should_accumulate()
+        is_within_step = batches.current.completed < batches.current.processed and is_step_logged  # type: ignore[attr-defined]
+        is_epoch_end = epochs.current.completed < epochs.current.processed  # type: ignore[attr-defined]
+        if self.trainer.validating or not (is_within_step or is_epoch_end):
+            return {}
+        numbers = {name: float(value) for name, value in connector.metrics["log"].items()}
+        return {**numbers, "epoch": self.current_epoch} if numbers else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Moves the data on to where the checkpoint was written; Lightning does so only for its own counters."""
-        self._start = take_up(self.trainer, checkpoint, self.settings.images_per_rank)
+        self._start, unfinished = take_up(self.trainer, checkpoint, self.settings.images_per_rank)
+        resume_within_steps(self.trainer, unfinished)
+        self.validated_before = cast("dict[str, object]", checkpoint[RUN]).get("validated")
 
 
 def time_spent_in(trainer: lightning.Trainer) -> Callable[[], float] | None:

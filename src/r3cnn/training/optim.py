@@ -6,10 +6,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 from torch.optim import Optimizer
+
+from r3cnn.ranges import check_range
 
 log = logging.getLogger(__name__)
 MilestoneUnit = Literal["epoch", "step", "fraction"]
@@ -31,10 +33,8 @@ class OptimizerSettings:
     base_images: int
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr must be finite and > 0, got {self.lr}")
-        if self.base_images < 1:
-            raise ValueError(f"base_images must be >= 1, got {self.base_images}")
+        check_range("(0, inf)", lr=self.lr)
+        check_range("[1, inf)", base_images=self.base_images)
 
     def scaled_lr(self, images_per_step: int) -> float:
         """Learning rate for ``images_per_step`` images on all ranks and accumulated batches together."""
@@ -72,17 +72,12 @@ class MultiStepSchedule:
     warmup_share: float
 
     def __post_init__(self) -> None:
-        if self.unit not in get_args(MilestoneUnit):
-            raise ValueError(f"unit must be one of {get_args(MilestoneUnit)}, got {self.unit!r}")
-        if list(self.milestones) != sorted(self.milestones) or any(m < 0 for m in self.milestones):
-            raise ValueError(f"milestones must be >= 0 and ascending, got {list(self.milestones)}")
-        if self.unit == "fraction" and any(m > 1 for m in self.milestones):
-            raise ValueError(f"milestones must be in [0, 1] with unit=fraction, got {list(self.milestones)}")
-        for name in ("factor", "warmup_start"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if self.warmup_steps < 0 or not 0 <= self.warmup_share <= 1:
-            raise ValueError(f"warmup_steps must be >= 0 and warmup_share in [0, 1], got {self}")
+        check_range("[0, 1]" if self.unit == "fraction" else "[0, inf)", milestones=self.milestones or None)
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must be ascending, got {list(self.milestones)}")
+        check_range("(0, 1]", factor=self.factor, warmup_start=self.warmup_start)
+        check_range("[0, inf)", warmup_steps=self.warmup_steps)
+        check_range("[0, 1]", warmup_share=self.warmup_share)
 
     def multiplier(
         self,

@@ -8,6 +8,7 @@ Images and seed, which decide on the order, must be the same.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import lightning
-import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
+from r3cnn.archive import read_archive
 from r3cnn.data.samplers import Dealt, TrainBatchSampler, used_batches
+from r3cnn.training.loops import Unfinished
 
 RUN = "r3cnn_run"  # key of a checkpoint: how the run that wrote it dealt its images out, and what else it rests on
 
@@ -80,7 +83,9 @@ def dealing_of(trainer: lightning.Trainer, batch_size: int, start: EpochStart) -
     }
 
 
-def take_up(trainer: lightning.Trainer, checkpoint: dict[str, object], batch_size: int) -> EpochStart:
+def take_up(
+    trainer: lightning.Trainer, checkpoint: dict[str, object], batch_size: int
+) -> tuple[EpochStart, Unfinished]:
     """Moves the data and, in the checkpoint, Lightning's counters to where a run goes on.
 
     A checkpoint from between two optimizer steps (a validation, the end of the time) has lost the gradients of the
@@ -91,17 +96,31 @@ def take_up(trainer: lightning.Trainer, checkpoint: dict[str, object], batch_siz
         trainer: The trainer of this run.
         checkpoint: Lightning's content of a checkpoint, changed in place.
         batch_size: Images per batch and rank in this run.
+
+    Returns:
+        How the run comes into the epoch, and what is left to do of the last step.
     """
-    reopen_epoch(checkpoint)
     data, accumulated = positioned(trainer), trainer.accumulate_grad_batches
-    kept = _child(checkpoint, RUN)
+    kept, left = _child(checkpoint, RUN), Unfinished(is_stopped=_is_stopped(trainer, checkpoint))
+    _finish_epoch(checkpoint)
+    is_ended, as_ended = is_between_epochs(checkpoint), copy.deepcopy(checkpoint["loops"])
+    is_over = is_ended and (left.is_stopped or 0 <= trainer.max_steps <= _number(checkpoint, "global_step"))
+    reopen_epoch(checkpoint)
     epoch, batch = position_in(checkpoint)
-    is_within = batch > 0 or kept["epoch"] == epoch
+    left.is_epoch_start = is_between_epochs(checkpoint)
+    counters = _batches(checkpoint)
+    is_last = not left.is_epoch_start and counters.get("is_last_batch") is True
+    current, total = _child(counters, "current"), _child(counters, "total")
+    left.is_step = not is_ended and current["ready"] == current["processed"]
+    is_saved_before_validation = _number(current, "completed") < _number(current, "processed")
+    left.validated = _number(total, "processed") - is_saved_before_validation
+
     start = EpochStart(epoch)
     if kept["epoch"] == epoch:
         parts = cast("Sequence[tuple[int, int, int]]", kept["earlier"])
         start = EpochStart(epoch, _number(kept, "first_batch"), tuple(Dealt(*part) for part in parts))
-    batch = max(start.first_batch, batch - batch % _number(kept, "accumulated"))
+    if not is_last and batch % _number(kept, "accumulated"):
+        batch, left.is_step = max(start.first_batch, batch - batch % _number(kept, "accumulated")), False
     done = batch - start.first_batch
 
     old = Dealt(_number(kept, "batch_size"), _number(kept, "ranks"), done)
@@ -110,18 +129,20 @@ def take_up(trainer: lightning.Trainer, checkpoint: dict[str, object], batch_siz
     data.set_position(epoch, 0 if is_resized else done, earlier)
     sampler = data.train_sampler()
     length = used_batches(len(sampler), trainer.limit_train_batches, "trainer.limit_train_batches")
-    if is_resized:
+    if is_resized and not left.is_epoch_start:
         share = batch / _number(kept, "epoch_batches") if length < len(sampler) else 0.0
-        batch = max(length - sampler.num_left, int(share * length)) if earlier else 0
+        batch = length if is_last else max(length - sampler.num_left, int(share * length))
         start = EpochStart(epoch, batch, earlier)
-    move_counters(checkpoint, batch if is_within else length)
-    if is_within and batch >= length:
-        _end_epoch(checkpoint)
-        epoch, batch = epoch + 1, 0
-        start = EpochStart(epoch)
-        data.set_position(epoch, 0)
-    steps = epoch * math.ceil(length / accumulated) + batch // accumulated
-    return replace(start, steps_ahead=_number(checkpoint, "global_step") - steps)
+        left.validated += batch - _number(current, "processed")
+    if not left.is_epoch_start:
+        is_last |= batch >= length
+        move_counters(checkpoint, batch, is_last=is_last)
+        left.is_step |= is_last and not is_over
+    steps_per_epoch = math.ceil(length / accumulated)
+    steps = epoch * steps_per_epoch + (steps_per_epoch if is_last else batch // accumulated)
+    if is_over and not is_resized:
+        checkpoint["loops"] = as_ended
+    return replace(start, steps_ahead=_number(checkpoint, "global_step") - steps), left
 
 
 def total_steps(trainer: lightning.Trainer, steps_ahead: int) -> float:
@@ -133,15 +154,14 @@ def total_steps(trainer: lightning.Trainer, steps_ahead: int) -> float:
 
 def position_in(checkpoint: Mapping[str, object]) -> tuple[int, int]:
     """Epoch and batch at which training goes on from a Lightning checkpoint, both counted from 0."""
-    loop = _child(_child(checkpoint, "loops"), "fit_loop")
-    epochs = _child(_child(loop, "epoch_progress"), "current")
-    batches = _child(loop, "epoch_loop.batch_progress")
-    epoch, started = _number(epochs, "processed"), _number(epochs, "started")
-    if epoch == started:
-        return epoch, 0  # written between two epochs
-    if batches.get("is_last_batch", False):
-        return epoch + 1, 0  # written after the last batch, before Lightning counted the epoch as done
-    return epoch, _number(_child(batches, "current"), "processed")
+    epoch = _number(_child(_epochs(checkpoint), "current"), "processed")
+    return epoch, 0 if is_between_epochs(checkpoint) else _number(_child(_batches(checkpoint), "current"), "processed")
+
+
+def is_between_epochs(checkpoint: Mapping[str, object]) -> bool:
+    """Whether Lightning counts the last epoch that was begun as done."""
+    epochs = _child(_epochs(checkpoint), "current")
+    return _number(epochs, "processed") == _number(epochs, "started")
 
 
 def reopen_epoch(checkpoint: Mapping[str, object]) -> None:
@@ -153,38 +173,60 @@ def reopen_epoch(checkpoint: Mapping[str, object]) -> None:
     Args:
         checkpoint: Lightning's content of a checkpoint.
     """
-    loop = _child(_child(checkpoint, "loops"), "fit_loop")
-    progress, batches = _child(loop, "epoch_progress"), _child(loop, "epoch_loop.batch_progress")
-    current, total = _child(progress, "current"), _child(progress, "total")
-    seen = _number(_child(batches, "current"), "processed")
-    if seen == 0 or batches.get("is_last_batch", False) or current.get("processed") != current.get("started"):
-        return
-    for counters in (current, total):
-        if not isinstance(counters, dict):
-            raise ValueError("the checkpoint's training progress cannot be changed: it cannot be resumed")
-        unfinished = _number(counters, "started") - 1
-        for key in ("processed", "completed"):
-            counters[key] = min(_number(counters, key), unfinished)
+    batches = _batches(checkpoint)
+    if _number(_child(batches, "current"), "processed") and not batches.get("is_last_batch", False):
+        unfinished = _number(_child(_epochs(checkpoint), "current"), "started") - 1
+        surplus = _number(_child(_epochs(checkpoint), "current"), "processed") - unfinished
+        for counters in _counters(_epochs(checkpoint)):
+            counters |= {key: _number(counters, key) - surplus for key in ("processed", "completed")}
 
 
-def move_counters(checkpoint: Mapping[str, object], batch: int) -> None:
-    """Turns Lightning's counters of batches, in place, to ``batch`` of the epoch."""
-    batches = _child(_child(_child(checkpoint, "loops"), "fit_loop"), "epoch_loop.batch_progress")
-    counters = [_child(batches, name) for name in ("current", "total")]
-    surplus = _number(counters[0], "processed") - batch
-    for each in counters:
-        if not isinstance(each, dict):
-            raise ValueError("the checkpoint's training progress cannot be changed: it cannot be resumed")
-        each |= {key: _number(each, key) - surplus for key in each}
+def reopen_step(checkpoint: Mapping[str, object]) -> None:
+    """Turns Lightning's counters, in place, back to before the validation that follows a batch."""
+    for counters in _counters(_batches(checkpoint)):
+        counters["completed"] = counters["processed"] - 1
 
 
-def _end_epoch(checkpoint: Mapping[str, object]) -> None:
-    """Lets Lightning take the batch that its counters stand at for the last one of its epoch, just learnt from."""
-    batches = _child(_child(_child(checkpoint, "loops"), "fit_loop"), "epoch_loop.batch_progress")
-    if isinstance(batches, dict):
-        batches["is_last_batch"] = True
-        for name in ("current", "total"):
-            batches[name]["completed"] = batches[name]["processed"] - 1
+def move_counters(checkpoint: Mapping[str, object], batch: int, *, is_last: bool = False) -> None:
+    """Turns Lightning's counters of batches, in place, to the end of the first ``batch`` ones of the epoch."""
+    batches = _batches(checkpoint)
+    surplus = _number(_child(batches, "current"), "processed") - batch
+    for counters in _counters(batches):
+        counters |= dict.fromkeys(counters, _number(counters, "processed") - surplus)
+    cast("dict[str, object]", batches)["is_last_batch"] = is_last
+
+
+def _finish_epoch(checkpoint: Mapping[str, object]) -> None:
+    """Counts an epoch as completed at whose end a callback wrote the checkpoint."""
+    if is_between_epochs(checkpoint):
+        for counters in _counters(_epochs(checkpoint)):
+            counters["completed"] = counters["processed"]
+
+
+def _is_stopped(trainer: lightning.Trainer, checkpoint: Mapping[str, object]) -> bool:
+    """Whether a run has waited for a better validation as long as this one is ready to."""
+    states = _child(checkpoint, "callbacks")
+    for callback in trainer.early_stopping_callbacks:
+        state = states.get(callback.state_key)
+        if isinstance(callback, EarlyStopping) and isinstance(state, Mapping):
+            return _number(state, "wait_count") >= callback.patience
+    return False
+
+
+def _epochs(checkpoint: Mapping[str, object]) -> Mapping[str, object]:
+    return _child(_child(_child(checkpoint, "loops"), "fit_loop"), "epoch_progress")
+
+
+def _batches(checkpoint: Mapping[str, object]) -> Mapping[str, object]:
+    return _child(_child(_child(checkpoint, "loops"), "fit_loop"), "epoch_loop.batch_progress")
+
+
+def _counters(progress: Mapping[str, object]) -> list[dict[str, int]]:
+    """Those of the run under way and of all together."""
+    found = [progress.get(name) for name in ("current", "total")]
+    if not all(isinstance(each, dict) for each in found):
+        raise ValueError("the checkpoint's training progress cannot be changed: it cannot be resumed")
+    return cast("list[dict[str, int]]", found)
 
 
 def _child(parent: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -203,4 +245,16 @@ def _number(parent: Mapping[str, object], key: str) -> int:
 
 def step_in(path: Path) -> int:
     """Optimizer steps that were done when the checkpoint at ``path`` was written."""
-    return _number(torch.load(path, map_location="cpu", weights_only=True, mmap=True), "global_step")
+    return _number(_content(path), "global_step")
+
+
+def log_in(path: Path) -> tuple[int | None, Mapping[str, float]]:
+    """Rows of ``metrics.csv`` at the time of a checkpoint, None if it does not say, and the row that was to follow."""
+    run = _child(_content(path), RUN)
+    rows, unlogged = run.get("rows"), run.get("unlogged")
+    return rows if isinstance(rows, int) else None, unlogged if isinstance(unlogged, dict) else {}
+
+
+def _content(path: Path) -> dict[str, object]:
+    content = read_archive(path, mapped=True)
+    return content if isinstance(content, dict) else {}

@@ -93,6 +93,7 @@ class Predictor:
         model, info = restore_model(Path(path), trusted_packages)
         model.set_eval_heads(heads_of_loops(eval_loops, eval_heads, model.schedule))
         (modes or InferenceModes()).apply(model)
+        info.preprocessing.check_image_size(max_megapixels)
         return cls(model, info, device, views, max_megapixels)
 
     def __call__(self, image: str | Path, image_id: int = 0) -> list[FoundObject]:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import lightning
@@ -15,40 +16,43 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from r3cnn.batch import Batch
 from r3cnn.end_signals import SIGNALS, TO_BE_CONTINUED, status_of
+from r3cnn.ranges import check_range
+from r3cnn.training.position import reopen_step
 
 log = logging.getLogger(__name__)
 JOB = "SLURM_JOB_ID"
+PATIENCE_SECONDS = 4.0  # between two questions, where steps are slow
 
 
 class Preemption(Checkpoint):
     """Leaves at a signal, at a step that all ranks agree on, so that the resumed run equals an undisturbed one.
 
     Ranks see a signal at different steps, so now and then they ask each other whether anyone has. Then the checkpoint
-    is saved where nothing is half done: after an optimizer step that no validation follows, or at the very end of an
-    epoch. One step later, when all loggers have their numbers, every rank ends: with status 75 at SIGUSR1, once the job
-    is queued again, and at SIGTERM, SIGINT and SIGHUP as a process does that they kill. In the final evaluation there
-    is nothing to save. Within training nobody asks as long as a validation lasts: the time between the signal and the
-    end of the job must be longer than it.
+    is saved, after an optimizer step, within a validation or at the very end of an epoch. Before the next step or the
+    validation that is due, which the resumed run makes up, every rank ends: with status 75 at SIGUSR1, once the job is
+    queued again, and at SIGTERM, SIGINT and SIGHUP as a process does that they kill. In the final evaluation there is
+    nothing to save.
 
     It counts as a checkpoint callback to have its turn after all others, whose state it saves.
 
     Args:
         checkpoint: Where the checkpoint goes; the run is resumed from there.
-        every_n_steps: Optimizer steps, or batches of the final evaluation, between two questions; at least 1. A single
-            process looks after every one.
+        every_n_steps: Most optimizer steps, or batches of an evaluation, between two questions; at least 1. Where they
+            are slow, ranks ask about every `PATIENCE_SECONDS`. A single process looks after every one.
 
     Raises:
         ValueError: If ``every_n_steps`` is less than 1.
     """
 
     def __init__(self, checkpoint: str, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps is {every_n_steps}: at least 1 is needed")
+        check_range("[1, inf)", every_n_steps=every_n_steps)
         self.checkpoint = Path(checkpoint)
         self.every_n_steps = every_n_steps
         self._agreed: signal.Signals | None = None
         self._is_saved = False
         self._common_batches = 0
+        self._loops: dict[str, object] = {}  # Lightning's counters before the validation under way
+        self._ask_often()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Lets a signal through that what started the job has held back until now."""
@@ -57,6 +61,7 @@ class Preemption(Checkpoint):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """From here on, until the final weights are saved, a signal does not end the process, this callback does."""
         SIGNALS.is_deferred = True
+        self._ask_often()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -97,17 +102,22 @@ class Preemption(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Asks the other ranks now and then, and saves once they agree."""
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
-            return  # more is to be done for this epoch, or for this step
-        if self._is_time_to_ask(trainer, trainer.global_step) and self._is_anyone_told(trainer):
+        is_step = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_step and self._is_time_to_ask() and self._is_anyone_told(trainer):
             self._save(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A checkpoint from before a validation within training lacks its outcome; finds out how long all can ask."""
-        self._is_saved = False
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            count = torch.tensor(sum(int(batches) for batches in trainer.num_val_batches), device=pl_module.device)
-            self._common_batches = int(trainer.strategy.reduce(count, reduce_op="min"))
+        """Leaves, if the checkpoint was saved after the step before; else finds out how long all ranks can ask."""
+        if self._is_saved:
+            self._leave(trainer)
+        count = torch.tensor(sum(int(batches) for batches in trainer.num_val_batches), device=pl_module.device)
+        self._common_batches = int(trainer.strategy.reduce(count, reduce_op="min"))
+        self._loops = trainer._checkpoint_connector._get_loops_state_dict()
+        self._ask_often()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Steps take another time than the batches of a validation."""
+        self._ask_often()
 
     def on_validation_batch_end(
         self,
@@ -118,20 +128,42 @@ class Preemption(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leaves during the final evaluation, which is started anew from the final weights."""
-        is_final = trainer.state.fn == TrainerFn.VALIDATING and batch_idx < self._common_batches
-        if is_final and self._is_time_to_ask(trainer, batch_idx + 1) and self._is_anyone_told(trainer):
-            self._leave(trainer)
+        """Leaves a validation, which the resumed run starts anew."""
+        if batch_idx >= self._common_batches or not self._is_time_to_ask() or not self._is_anyone_told(trainer):
+            return
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+        self._leave(trainer)
 
-    def _is_time_to_ask(self, trainer: lightning.Trainer, count: int) -> bool:
-        return self._agreed is not None or trainer.world_size == 1 or count % self.every_n_steps == 0
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, object]
+    ) -> None:
+        """Lets a checkpoint from within a validation be as one from before it."""
+        if trainer.validating and self._agreed is not None:
+            checkpoint["loops"] = self._loops
+            reopen_step(checkpoint)
+
+    def _ask_often(self) -> None:
+        """Lets ranks ask after the next step, by whose time they then know how often."""
+        self._interval, self._unasked, self._asked_at = 1, 0, time.monotonic()
+
+    def _is_time_to_ask(self) -> bool:
+        self._unasked += 1
+        return self._agreed is not None or self._unasked >= self._interval
 
     def _is_anyone_told(self, trainer: lightning.Trainer) -> bool:
-        """Whether any rank is; all of them agree on the signal."""
-        if self._agreed is None:
-            told = torch.tensor(int(SIGNALS.told or 0), device=trainer.strategy.root_device)
-            number = int(trainer.strategy.reduce(told, reduce_op="max"))
-            self._agreed = signal.Signals(number) if number else None
+        """Whether any rank is; all of them agree on the signal, and on when to ask again."""
+        if self._agreed is not None:
+            return True
+        number = int(SIGNALS.told or 0)
+        if trainer.world_size > 1:
+            seconds = max(time.monotonic() - self._asked_at, 1e-6)
+            interval = min(self.every_n_steps, int(PATIENCE_SECONDS * self._unasked / seconds))
+            asked = torch.tensor([number, -interval], device=trainer.strategy.root_device)
+            number, slowest = trainer.strategy.reduce(asked, reduce_op="max").tolist()
+            self._ask_often()
+            self._interval = max(1, -slowest)
+        self._agreed = signal.Signals(number) if number else None
         return self._agreed is not None
 
     def _save(self, trainer: lightning.Trainer) -> None:

@@ -15,12 +15,13 @@ from torch import Tensor
 from r3cnn.batch import Batch
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.detector import RCNN
-from r3cnn.evaluation.roi_report import RoiReport, roi_report, roi_scalars, write_roi_report
+from r3cnn.evaluation.metrics_format import RoiReport
+from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import Counts, RoiStatistics
+from r3cnn.run_files import ROIS, TRAINING_ROIS, write_json
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.module import EvaluationModule, TrainingModule
 
-VALIDATION_FILE, TRAINING_FILE = "roi_statistics.json", "roi_statistics_train.json"
 EARLIER, THIS_EPOCH = "earlier.", "this_epoch."
 
 
@@ -72,7 +73,7 @@ class RoiLog(Callback):
         self._log(pl_module, "train", self._report(trainer, self._training, self._this_epoch))
         if trainer.is_global_zero:
             report = self._report(trainer, self._training, _sum(self._earlier, self._this_epoch))
-            write_roi_report(report, self.folder / TRAINING_FILE)
+            write_json(report, self.folder / TRAINING_ROIS)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs and writes this validation."""
@@ -83,7 +84,7 @@ class RoiLog(Callback):
         rois.reset()
         self._log(pl_module, "val", report)
         if trainer.is_global_zero:
-            write_roi_report(report, self.folder / VALIDATION_FILE)
+            write_json(report, self.folder / ROIS)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The counts of all ranks; like the saving of a checkpoint itself, to be called on all of them."""
@@ -94,13 +95,14 @@ class RoiLog(Callback):
         return {"epoch": torch.tensor(self._epoch)} | {name: torch.from_numpy(values) for name, values in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Goes on counting where the checkpoint was written, unless it speaks of other loops or classes."""
+        """Goes on counting where the checkpoint was written, unless it speaks of other loops or classes, or of none."""
         if self._training is None:
             return
         earlier, epoch = _part(state_dict, EARLIER), _part(state_dict, THIS_EPOCH)
-        if {name: values.shape for name, values in epoch.items()} == self._training.shapes:
-            self._earlier, self._this_epoch = earlier, epoch
-            self._epoch = int(state_dict["epoch"])
+        number = _part(state_dict, "epoch").get("")
+        shapes = [{name: values.shape for name, values in part.items()} for part in (earlier, epoch)]
+        if shapes[0] in ({}, shapes[1]) and shapes[1] == self._training.shapes and number is not None:
+            self._earlier, self._this_epoch, self._epoch = earlier, epoch, int(number.max())
 
     def _report(self, trainer: lightning.Trainer, rois: RoiStatistics, counts: Counts) -> RoiReport:
         data = getattr(trainer, "datamodule", None)
@@ -127,4 +129,5 @@ def _sum(counts: Counts, more: Counts) -> Counts:
 
 
 def _part(state: dict[str, Tensor], part: str) -> Counts:
-    return {name.removeprefix(part): values.numpy() for name, values in state.items() if name.startswith(part)}
+    tensors = {name: one for name, one in state.items() if isinstance(one, Tensor) and one.dtype == torch.int64}
+    return {name.removeprefix(part): values.numpy() for name, values in tensors.items() if name.startswith(part)}

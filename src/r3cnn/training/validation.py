@@ -45,4 +45,5 @@ def handed_out(loader: object, num_batches: Sequence[float]) -> tuple[int, ...] 
     if sampler.is_stand_in:
         return ()
     draws = [draw for number, batch in enumerate(sampler) if number < num_batches[0] for draw in batch]
-    return tuple(images.image_ids[draw.item] for draw in draws)
+    ids = images.image_ids
+    return tuple(ids[draw.item] for draw in draws)

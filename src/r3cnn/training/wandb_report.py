@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from r3cnn.evaluation.metrics_format import FIGURES
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import FIGURES, RoiReport
+from r3cnn.run_files import ROIS, TRAINING_ROIS, read_json
 from r3cnn.training.module import EvaluationModule
-from r3cnn.training.roi_log import TRAINING_FILE, VALIDATION_FILE, RoiLog
-from r3cnn.training.wandb_run import WandbRun, without_stopping_the_run
+from r3cnn.training.roi_log import RoiLog
+from r3cnn.training.wandb_run import STEP, WandbRun, without_stopping_the_run
 
 if TYPE_CHECKING:
     import wandb
 
-STEP = "trainer/global_step"
 LOOP = "by_loop/loop"  # the x-axis of what is logged once per loop, when a run is over
 BY_LOOP = ("by_loop/box_ap", "by_loop/mask_ap", "by_loop/roi_balance_train", "by_loop/roi_balance_val")
 
 
 class WandbReport(Callback):
     """Says which curve is best when it is highest, and adds parameters and the IoU histograms of the RoIs per loop.
-
-    Everything is logged against ``trainer/global_step``, never with ``step=``: a resumed run repeats steps, and the
-    library drops what is logged for a step that is over.
 
     Args:
         logger: The run.
@@ -53,11 +47,11 @@ class WandbReport(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Histograms of the training so far."""
-        self._log_histograms(trainer, "train", TRAINING_FILE)
+        self._log_histograms(trainer, "train", TRAINING_ROIS)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Histograms of this validation."""
-        self._log_histograms(trainer, "val", VALIDATION_FILE)
+        self._log_histograms(trainer, "val", ROIS)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -78,15 +72,14 @@ class WandbReport(Callback):
             f"rois/{split}/loop{loop}": wandb.Histogram(np_histogram=(np.array(values["histogram"]), edges))
             for loop, values in report["loops"].items()
         }
-        with without_stopping_the_run():
-            self.logger.experiment.log({**histograms, STEP: trainer.global_step})
+        self.logger.log_once({**histograms, STEP: trainer.global_step})
 
 
 def roi_report_of(trainer: lightning.Trainer, file_name: str) -> RoiReport | None:
     """What ``RoiLog`` wrote last; None where it does not take part or has written nothing yet."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RoiLog) and (callback.folder / file_name).is_file():
-            return cast(RoiReport, json.loads(Path(callback.folder / file_name).read_text(encoding="utf-8")))
+            return read_json(callback.folder / file_name, RoiReport)
     return None
 
 

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from r3cnn.names import shortened
+from r3cnn.ranges import check_range
+from r3cnn.run_files import read_bytes, write_text
 from r3cnn.schedule import LoopSchedule
 from r3cnn.training.loggers import has_wandb_login
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 log = logging.getLogger(__name__)
 JobType = Literal["train", "evaluate"]
 ID_BYTES = 8
 LONGEST_NAME, LONGEST_TAG = 128, 64  # that the library takes
+FILE_HEADER, BLOCK, PART_HEADER = 7, 32768, 7  # bytes in the library's files
+FIRST_PARTS, LAST_PARTS = (1, 2), (1, 4)
+STEP, EPOCH = "trainer/global_step", "epoch"  # Lightning's names
+# Of the current folder: whether a run is sent at all, whose it is, and what `wandb init` writes beside that.
+HARMLESS_SETTINGS = ("mode", "disabled", "project", "entity")
+HARMLESS_ADDRESS = ("base_url", "https://api.wandb.ai")
 FOLDER = "wandb"  # the library's own name for its files in a run's folder
 
 
@@ -67,18 +82,16 @@ class WandbMedia:
     checkpoints: bool
 
     def __post_init__(self) -> None:
-        for name in ("pictures", "panels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"logger.wandb.{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"logger.wandb.score_threshold must lie in [0, 1], got {self.score_threshold}")
+        check_range("[0, inf)", pictures=self.pictures, panels=self.panels)
+        check_range("[0, 1]", score_threshold=self.score_threshold)
 
 
 class WandbRun(WandbLogger):
     """Lightning's logger with what we know of a run; without a login it stays in ``folder`` for ``wandb sync``.
 
-    A run that is continued keeps its id, which lies in ``wandb/<job type>.id``. ``WANDB_MODE`` and ``WANDB_RUN_ID``
-    (set by ``wandb agent``) win over what is decided here.
+    A run that is continued keeps its id, which lies in ``wandb/<job type>.id``, and does not log again what the
+    library's files in the folder hold of it. ``WANDB_MODE`` and ``WANDB_RUN_ID`` (set by ``wandb agent``) win over what
+    is decided here.
 
     Args:
         facts: What the command knows of the run.
@@ -117,12 +130,19 @@ class WandbRun(WandbLogger):
     ) -> None:
         self.media = WandbMedia(pictures, panels, score_threshold, checkpoints)
         self._id_file = Path(folder) / FOLDER / f"{facts.job_type}.id"
+        self._is_continued = facts.is_continued
+        self._said: frozenset[str] = frozenset()
         try:
-            import wandb  # noqa: F401  # Lightning asks only whether it is installed, at the first step whether it works
+            import wandb  # Lightning asks only whether it is installed, at the first step whether it works
         except ImportError as error:
             raise ValueError(
                 f"logger=wandb needs wandb, which cannot be imported ({error}): pip install wandb"
             ) from error
+        if not project:
+            raise ValueError("project is empty: a name is needed")
+        wandb.Settings(project=project, entity=entity)  # which refuses names that the server would
+        _check_local_settings()
+        os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # a repository may name programs for git to run
         is_offline = "WANDB_MODE" not in os.environ and not has_wandb_login()
         super().__init__(
             save_dir=folder,
@@ -139,18 +159,92 @@ class WandbRun(WandbLogger):
         )
         self._wandb_init.pop("anonymous", None)  # Lightning always says it, the library warns about it
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Run:
+        """The library's run, which takes no ``config-defaults.yaml`` from the current folder."""
+        import wandb
+
+        if self._experiment is None:
+            wandb.setup()  # settings of the current folder, such as those of `wandb offline`
+            with chdir(Path(wandb.__file__).parent):
+                return cast("Run", super().experiment)
+        return cast("Run", self._experiment)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers; without them the run goes on."""
-        with without_stopping_the_run():
-            super().log_metrics(metrics, step)
+        self.log_once({**metrics, STEP: step})
+
+    @rank_zero_only
+    def log_once(self, row: Mapping[str, object]) -> None:
+        """Logs a row with its step, unless the run did before it was killed or stopped; the first numbers stay.
+
+        Never with ``step=``, since the library drops what is logged for a step that is over.
+        """
+        if name_of(row) not in self._said:
+            with without_stopping_the_run():
+                self.experiment.log(dict(row))
 
     @rank_zero_only
     def keep_id(self) -> None:
-        """Notes the id of the run that has begun, for when it is continued."""
-        if not self.experiment.disabled:
-            self._id_file.parent.mkdir(parents=True, exist_ok=True)
-            self._id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
+        """Notes the id of the run that has begun, for when it is continued, and reads what it has said already."""
+        if self.experiment.disabled:
+            return
+        write_text(f"{self.experiment.id}\n", self._id_file)
+        if self._is_continued:
+            files = self._id_file.parent.glob(f"*run-*-{self.experiment.id}/run-{self.experiment.id}.wandb")
+            self._said = frozenset(name for file in files for name in names_in(file))
+
+
+def name_of(row: Mapping[str, object]) -> str:
+    """What tells a row from all others of a run: its step, and one of the things that it is about."""
+    return f"{row.get(STEP)} {min((key for key in row if key not in (STEP, EPOCH) and key[0] != '_'), default='')}"
+
+
+def names_in(file: Path) -> Iterator[str]:
+    """Names of the rows in a file of the library's, up to where a killed run has left it.
+
+    It is a log in LevelDB's format, whose blocks of 32 KiB hold parts of records.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    content, place, record = file.read_bytes(), FILE_HEADER, b""
+    while place + PART_HEADER <= len(content):
+        if BLOCK - place % BLOCK < PART_HEADER:
+            place += BLOCK - place % BLOCK
+            continue
+        size, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        part = content[place + PART_HEADER : place + PART_HEADER + size]
+        if zlib.crc32(bytes([kind]) + part) != int.from_bytes(content[place : place + 4], "little"):
+            return
+        record = part if kind in FIRST_PARTS else record + part
+        if kind in LAST_PARTS:
+            items = Record.FromString(record).history.item
+            row = {"/".join(item.nested_key) or item.key: item.value_json for item in items}
+            if STEP in row:
+                yield name_of(row)
+        place += PART_HEADER + size
+
+
+def _check_local_settings() -> None:
+    """Refuses to be sent elsewhere by a file that happens to lie in the current folder.
+
+    Raises:
+        ValueError: When one says more than whether runs are sent at all, or is no file.
+    """
+    for path in (Path("wandb/settings"), Path(".wandb/settings")):
+        found = ConfigParser(interpolation=None, strict=False)
+        with suppress(OSError, ConfigParserError):  # the library warns about it
+            found.read_string(read_bytes(path).decode(errors="replace"))
+        for key, value in found.items("default") if found.has_section("default") else ():
+            variable = f"WANDB_{key.upper()}"
+            is_harmless = key in HARMLESS_SETTINGS or (key, value) == HARMLESS_ADDRESS
+            if not is_harmless and variable not in os.environ:
+                raise ValueError(
+                    f"{path} sets {key} to {value}, and a file of the current folder does not decide where runs go: "
+                    f"if it is yours, say {variable}={value}"
+                )
 
 
 @contextmanager

@@ -11,8 +11,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-CURRENT_WEIGHTS = "current_model_state"
-"""Where Lightning keeps, in a checkpoint, the weights that training goes on with; ``state_dict`` is the average."""
+from r3cnn.archive import read_archive
+from r3cnn.ranges import check_range
+
+CURRENT_WEIGHTS, AVERAGED_STEPS = "current_model_state", "averaging_state"
+"""Where Lightning keeps, in a checkpoint, the weights that training goes on with, ``state_dict`` being the average, and
+of how many steps it is the average."""
 
 
 class MovingAverage(AveragedModel):
@@ -69,11 +73,10 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}: a number in [0, 1) is needed")
+        check_range("[0, 1)", decay=decay)
         super().__init__()
         self._decay = decay
-        self._is_over = False
+        self._is_swapped = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Copies the weights when training begins, but not the ground truth that the metric holds."""
@@ -88,12 +91,15 @@ class WeightAverage(WeightAveraging):
         """Moves the average to the device of the weights, which Lightning makes it before."""
         if isinstance(self._average_model, MovingAverage):
             self._average_model.move_to(pl_module.device)
-        self._is_over = False
+        self._is_swapped = False
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts the average into the network; the weights of the last step stay with the callback."""
         self._swap_models(pl_module)
-        self._is_over = True
+
+    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts the average into the network, unless it is there already."""
@@ -110,7 +116,7 @@ class WeightAverage(WeightAveraging):
     ) -> None:
         """Adds the weights that training goes on with."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._is_over:  # the network holds the average, the callback the current weights
+        if self._is_swapped:  # the network holds the average, the callback the current weights
             average, current = checkpoint[CURRENT_WEIGHTS], checkpoint["state_dict"]
             checkpoint["state_dict"], checkpoint[CURRENT_WEIGHTS] = average, current
 
@@ -119,12 +125,24 @@ def check_average(checkpoint: Path, trainer: lightning.Trainer) -> None:
     """Lets a run with an average of its weights be resumed only with one; else it would go on from the average.
 
     Raises:
-        ValueError: If the checkpoint holds an average and this run keeps none.
+        ValueError: If the checkpoint holds an average and this run keeps none, or one that is damaged.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = read_archive(checkpoint, mapped=True)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    if CURRENT_WEIGHTS in content and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    if not isinstance(content, dict) or CURRENT_WEIGHTS not in content:
+        return
+    if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ValueError(
             f"the run of {checkpoint} kept a moving average of its weights: resume it with callbacks=ema or "
             "callbacks=ema_early_stopping, or start from the average with init= instead of resume="
         )
+    current, average = (
+        {name: getattr(value, "shape", None) for name, value in content[key].items()}
+        for key in (CURRENT_WEIGHTS, "state_dict")
+    )
+    counts = content.get(AVERAGED_STEPS)
+    steps = counts.get("n_averaged") if isinstance(counts, dict) and len(counts) == 1 else None
+    if not isinstance(steps, torch.Tensor) or steps.dtype != torch.int64 or steps.ndim or steps < 0:
+        raise ValueError(f"resume={checkpoint} is damaged: {AVERAGED_STEPS} is {counts!r}: a number of steps is needed")
+    if current != average:
+        raise ValueError(f"resume={checkpoint} is damaged: {CURRENT_WEIGHTS} are not the weights that state_dict has")

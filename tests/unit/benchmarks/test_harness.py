@@ -27,11 +27,6 @@ def test_the_calls_take_turns_and_warm_ups_come_first() -> None:
     assert turns == Turns({"a": [1, 1], "b": [1, 1]}, {"a": 5.0, "b": 6.0})
 
 
-def test_a_round_less_than_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="repetitions must be >= 1"):
-        take_turns({"a": lambda: 0.0}, repetitions=0, warmups=0)
-
-
 def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds_and_has_a_spread(capsys) -> None:
     turns = Turns({"ours": [1.0, 3.0, 10.0, 4.0, 5.0], "theirs": [2.0, 6.0, 10.0, 10.0, 10.0]}, {})
     row = turns.row("step", "ours", "theirs", 1.0, per_call=2)
@@ -68,18 +63,18 @@ def test_a_comparison_with_nothing_has_no_ratio(capsys) -> None:
 def test_memory_that_a_call_uses_and_gives_back_is_noticed_whatever_was_used_before() -> None:
     larger = np.ones(2 * AMOUNT, dtype=np.uint8)
     del larger
-    assert 0.9 * AMOUNT < run_alone(USE).extra_bytes < 1.1 * AMOUNT
+    assert 0.9 * AMOUNT < run_alone(USE)[1] < 1.1 * AMOUNT
 
 
 def test_a_larger_call_before_does_not_hide_a_smaller_one() -> None:
     larger = partial(np.ones, 2 * AMOUNT, dtype=np.uint8)
-    assert 0.9 * AMOUNT < run_alone(USE, warm_up=larger).extra_bytes < 1.1 * AMOUNT
+    assert 0.9 * AMOUNT < run_alone(USE, warm_up=larger)[1] < 1.1 * AMOUNT
 
 
 def test_a_call_that_needs_nothing_uses_next_to_nothing() -> None:
-    alone = run_alone(int)
-    assert alone.extra_bytes < 0.05 * AMOUNT
-    assert 0 <= alone.seconds < 1
+    seconds, extra_bytes = run_alone(int)
+    assert extra_bytes < 0.05 * AMOUNT
+    assert 0 <= seconds < 1
 
 
 def test_an_error_of_a_call_in_another_process_comes_through() -> None:

@@ -12,13 +12,11 @@ from r3cnn.benchmarks.networks import Bench, Speed, cost_rows
 from r3cnn.benchmarks.scale import scale_rows, varied
 from r3cnn.benchmarks.workload import Case
 
-CASE = Case("fp32", 1, (64, 96), 3, tiny.CLASSES)
+CASE = Case("fp32", 1, (64, 96), 3)
 BENCH = Bench(
     build=lambda experiment, overrides: tiny.model(tiny.schedule(), count=16),
     device=CPU,
     cases=[CASE],
-    mean=(120.0,) * 3,
-    std=(120.0,) * 3,
     candidates=50,
     repetitions=1,
     warmups=0,
@@ -28,10 +26,10 @@ BENCH = Bench(
 
 
 def test_a_sweep_changes_one_thing() -> None:
-    assert varied(CASE, "image_size", [128, 96]) == (replace(CASE, image_size=(128, 96)), ())
+    assert varied(CASE, "image_size", (128, 96)) == (replace(CASE, image_size=(128, 96)), ())
     assert varied(CASE, "batch_size", 2) == (replace(CASE, batch_size=2), ())
     assert varied(CASE, "objects", 6) == (replace(CASE, objects=6), ())
-    assert varied(CASE, "classes", 160) == (replace(CASE, num_classes=160), ("num_classes=160",))
+    assert varied(CASE, "classes", 160) == (CASE, ("num_classes=160",))
     assert "rpn.train_proposals.per_image=32" in varied(CASE, "rois", 16)[1]
     assert varied(CASE, "loops", 3)[1][0] == "recursion.heads=[0, 0, 0]"
 
@@ -41,11 +39,7 @@ def test_a_sweep_changes_one_thing() -> None:
     [
         ({"batch_size": [1]}, "two different values at least are needed"),
         ({"batch_size": [1, 1]}, "two different values at least are needed"),
-        ({"batch_size": 3}, "batch_size must be a list, got 3"),
         ({"colour": [1, 2]}, "unknown sweep 'colour'"),
-        ({"image_size": [64, 96]}, "an image size is .height, width."),
-        ({"loops": [1, 0]}, "loops: a value is a whole number >= 1, got 0"),
-        ({"rois": [8, "many"]}, "rois: a value is a whole number >= 1, got 'many'"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_by_name(sweeps: dict[str, object], message: str) -> None:

@@ -108,23 +108,24 @@ def test_a_package_that_a_library_asks_for_is_named_and_an_import_that_fails_is_
 
 
 class NoImages(Dataset[torch.Tensor]):
-    """Images that are not there, or a fault of ours."""
+    """Images that are not there, or, where not even the name of one is known, a fault of ours."""
 
-    def __init__(self, path: object) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return read_image(self.path)  # type: ignore[arg-type]
+        assert self.path is not None
+        return read_image(self.path)
 
 
 def test_what_a_process_that_loads_data_raises_is_shown_without_its_traceback(tmp_path: Path) -> None:
     error = caught(list, DataLoader(NoImages(tmp_path / "a.png"), num_workers=1))
     assert "Original Traceback" in str(error)
     assert (message_for_user(error) or "").startswith(f"{tmp_path}/a.png: ")
-    assert message_for_user(caught(list, DataLoader(NoImages(3), num_workers=1))) is None
+    assert message_for_user(caught(list, DataLoader(NoImages(None), num_workers=1))) is None
 
 
 def test_a_file_of_the_user_is_named_with_the_reason(tmp_path: Path) -> None:

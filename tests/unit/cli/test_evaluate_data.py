@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from r3cnn.cli.evaluate import check_drawing_folder, data_for
+from r3cnn.cli.evaluate import data_for, on_this_machine
 from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing
 
 
@@ -15,18 +16,28 @@ def test_classes_are_the_same_however_their_letters_are_composed() -> None:
     assert data_for(info, {"classes": ["e\u0301"]}, config)["classes"] == ["\u00e9"]
 
 
-def drawn_in(folder: Path) -> dict[str, object]:
-    return {"prepare": {"_target_": "r3cnn.data.shapes.write_shapes", "folder": str(folder)}}
+def drawn_in(folder: Path, **recipe: object) -> dict[str, object]:
+    shapes = {"_target_": "r3cnn.data.shapes.write_shapes", "_partial_": True, "train": 3, "val": 3, "seed": 0}
+    prepare = {**shapes, "folder": str(folder), **recipe}
+    return {"root": str(folder), "prepare": prepare, "workers": 10**6, "index_cache": str(folder / "index")}
 
 
 def test_a_checkpoint_draws_its_data_into_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("R3CNN_CACHE", str(tmp_path / "cache"))
-    check_drawing_folder(drawn_in(tmp_path / "cache" / "shapes"))
-    check_drawing_folder(drawn_in(tmp_path))
-    check_drawing_folder({"prepare": None})
-    for folder in (tmp_path / "elsewhere", tmp_path / "cache" / ".." / "elsewhere", tmp_path / "cachet" / "shapes"):
-        with pytest.raises(ValueError, match="outside the cache"):
-            check_drawing_folder(drawn_in(folder))
+    here = tmp_path / "here"
+    here.mkdir()
+    found = on_this_machine(drawn_in(here))
+    assert (found["root"], found["prepare"], [*here.iterdir()]) == (str(here), None, [])
+    assert found["index_cache"] == str(tmp_path / "cache" / "indices")
+    assert 0 < int(str(found["workers"])) <= len(os.sched_getaffinity(0))
+    elsewhere = tmp_path / "elsewhere"
+    assert on_this_machine(drawn_in(elsewhere))["root"] == str(tmp_path / "cache" / "shapes-3-3-0")
+    assert (tmp_path / "cache" / "shapes-3-3-0" / "recipe.json").is_file()
+    for other in ({"_target_": "os.mkdir"}, {"train": 10**6}, {"seed": "../x"}, {"val": True}, {"train": 3.0}):
+        with pytest.raises(ValueError, match=r"not in .*elsewhere.*data=…"):
+            on_this_machine(drawn_in(elsewhere, **other))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "here"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["shapes-3-3-0"]
 
 
 @pytest.mark.parametrize(("own", "used"), [(None, [0.0, 4095.0]), ([0, 255], [0, 255])])

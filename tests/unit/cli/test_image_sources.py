@@ -4,8 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import tiny
+from omegaconf import OmegaConf
+from PIL import Image
 
-from r3cnn.cli.predict import image_files, names_of, sources_of
+from r3cnn.cli.predict import image_files, names_of, predict, sources_of
+from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing
+from r3cnn.training.predictor import Predictor
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -69,3 +74,22 @@ def test_a_source_without_an_image_says_so(
     monkeypatch.chdir(tmp_path)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         image_files(source, is_recursive=False)
+
+
+def test_a_name_with_a_line_break_is_one_line_of_the_log_whether_or_not_it_is_an_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = tmp_path / "image\n12:00:00 INFO all is well.png"
+    Image.new("RGB", (96, 64)).save(image)
+    text = image.with_name("text\n12:00:00 INFO all is well.png")
+    text.write_text("text")
+    network = tiny.model(tiny.schedule())
+    names = tuple(map(str, range(network.num_classes)))
+    size = Preprocessing([0, 0, 0], [1, 1, 1], (64, 96))
+    predictor = Predictor(network, CheckpointInfo({}, {}, names, tuple(range(len(names))), size), "cpu")
+    config = OmegaConf.create({"source": str(tmp_path), "pictures": 1, "score_threshold": 0.5})
+    with caplog.at_level(logging.INFO):
+        predict(config, predictor, [image, text], tmp_path / "out")
+    said = [message for message in caplog.messages if str(tmp_path) in message]
+    assert len(said) == 2
+    assert not [message for message in caplog.messages if "\n" in message]

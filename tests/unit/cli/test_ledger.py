@@ -2,14 +2,19 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import r3cnn
-from r3cnn.cli.ledger import checkpoint_bytes, git_state, roi_balance, versions
+from r3cnn.cli.ledger import checkpoint_bytes, facts_of, git_state, roi_balance, versions
+from r3cnn.data.dataset import CocoDataset
+from r3cnn.data.reading import read_annotations
+from r3cnn.data.shapes import CLASSES, write_shapes
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -53,6 +58,15 @@ def test_a_package_installed_below_somebody_elses_checkout_belongs_to_no_commit(
     assert git_state(installed) is None
 
 
+def test_a_program_that_a_checkout_names_to_be_asked_for_changes_is_not_run(checkout: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o700)
+    git(checkout, "config", "core.fsmonitor", str(program))
+    assert git_state(checkout) is not None
+    assert not (tmp_path / "ran").exists()
+
+
 def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert git_state(checkout) is None
@@ -73,7 +87,22 @@ def test_the_balance_comes_from_the_files_of_the_run_and_is_left_out_without_the
     assert roi_balance(tmp_path) == {}
     content = {"loops": {"1": {"balance": 0.5, "rois": 3}, "2": {"balance": None, "rois": 0}}}
     (tmp_path / "roi_statistics_train.json").write_text(json.dumps(content))
+    (tmp_path / "roi_statistics.json").write_text("{")
     assert roi_balance(tmp_path) == {"train": {"1": 0.5, "2": None}}
+
+
+def test_a_finished_run_is_recorded_though_its_data_set_has_been_removed_meanwhile(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shapes(tmp_path / "shapes", train=3, val=3, seed=0)
+    file = tmp_path / "shapes" / "annotations" / "instances_train.json"
+    annotations = read_annotations(file, CLASSES)
+    images = CocoDataset(annotations, tmp_path / "shapes" / "train", indices=np.arange(3), image_size=(64, 96))
+    whole = facts_of(images)
+    file.unlink()
+    assert facts_of(images) == replace(whole, digest="")
+    assert whole.digest != ""
+    assert f"left out the digest of {file}: FileNotFoundError" in caplog.text
 
 
 def test_versions_name_what_decides_on_a_result() -> None:

@@ -44,9 +44,3 @@ def test_without_gpus_jobs_run_side_by_side_on_the_cpu(monkeypatch: pytest.Monke
 def test_more_ranks_than_gpus_are_refused() -> None:
     with pytest.raises(CompactHydraException, match="at most 2 jobs at a time are possible"):
         places_for(3, 4, EIGHT)
-
-
-@pytest.mark.parametrize("parallel", [0, -1, None, "two"])
-def test_a_number_of_jobs_at_a_time_is_needed(parallel: int) -> None:
-    with pytest.raises(CompactHydraException, match=r"launcher\.parallel is"):
-        places_for(parallel, 1, [])

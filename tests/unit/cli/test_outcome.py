@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from r3cnn.cli.earlier_run import set_aside, settle_previous
-from r3cnn.cli.outcome import ERROR_PICTURES, checkpoint_files, evaluation_files, keep_evaluated, run_files
+from r3cnn.cli.outcome import (
+    ERROR_PICTURES,
+    checkpoint_files,
+    evaluation_files,
+    keep_evaluated,
+    keep_training_config,
+    run_files,
+)
 from r3cnn.reporting import error_figures
 
 
@@ -83,7 +90,9 @@ def used(tmp_path: Path) -> Path:
     (tmp_path / "image_ids.json").write_text("[7]")
     folder = tmp_path / "checkpoints"
     kept = {str(folder / "epoch3.ckpt"): 0.5, f"{tmp_path}/elsewhere/mine.ckpt": 0.4}
-    torch.save({"callbacks": {"ModelCheckpoint": {"best_k_models": kept}}}, folder / "best.ckpt")
+    torch.save(
+        {"callbacks": {"ModelCheckpoint": {"dirpath": str(folder), "best_k_models": kept}}}, folder / "best.ckpt"
+    )
     return tmp_path
 
 
@@ -107,7 +116,7 @@ def test_a_folder_whose_image_ids_were_left_half_written_can_be_used_again(used:
 def test_states_of_the_users_own_callbacks_hide_no_checkpoint(tmp_path: Path, callbacks: object) -> None:
     for name in ("last.ckpt", "best.ckpt", "epoch3.ckpt"):
         (tmp_path / name).touch()
-    own = {"ModelCheckpoint": {"best_model_path": str(tmp_path / "epoch3.ckpt")}}
+    own = {"ModelCheckpoint": {"dirpath": str(tmp_path), "best_model_path": str(tmp_path / "epoch3.ckpt")}}
     torch.save({"callbacks": callbacks}, tmp_path / "last.ckpt")
     torch.save({"callbacks": {"Theirs": [1], **own}}, tmp_path / "best.ckpt")
     assert {path.name for path in checkpoint_files(tmp_path)} == {"last.ckpt", "best.ckpt", "epoch3.ckpt"}
@@ -134,3 +143,14 @@ def test_a_run_that_was_set_aside_comes_back_unless_the_new_one_has_a_checkpoint
 def test_all_pictures_of_the_error_analysis_are_known_for_removal() -> None:
     drawn = set(re.findall(r"\w+(?:\{kind\})?\.png", inspect.getsource(error_figures)))
     assert {name.format(kind=kind) for name in drawn for kind in ("box", "mask")} == set(ERROR_PICTURES)
+
+
+def test_a_trainings_configuration_stays_though_it_was_edited_into_what_cannot_be_read(tmp_path: Path) -> None:
+    config, kept = tmp_path / "config.yaml", tmp_path / "config_train.yaml"
+    keep_training_config(tmp_path)
+    config.write_text("resume: null\nnote: &n 1\n")
+    keep_training_config(tmp_path)
+    assert (config.exists(), kept.read_text()) == (False, "resume: null\nnote: &n 1\n")
+    config.write_text("checkpoint: a.ckpt\nnote: &n 1\n")
+    keep_training_config(tmp_path)
+    assert (config.exists(), kept.read_text()) == (True, "resume: null\nnote: &n 1\n")

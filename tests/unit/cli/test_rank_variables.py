@@ -30,6 +30,7 @@ ELSEWHERE = {
     "JSM_NAMESPACE_RANK": "1",
     "WANDB_RUN_ID": "3k2j",
     "WANDB_NAME": "mine",
+    "WANDB_SERVICE": "3-unix-1-/tmp/wandb-1/socket",
 }
 SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "r3cnn", "SLURM_LOCALID": "1"}
 

@@ -11,12 +11,11 @@ from r3cnn.cli.configs import (
     fill_classes,
     override_of_classes,
     plain,
-    read_config,
     register_resolvers,
     settle,
     settle_folders,
 )
-from r3cnn.cli.parts import save_config
+from r3cnn.run_files import read_config, write_config
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_a_folder_may_be_called_like_an_interpolation(home: Path) -> None:
 
 def test_a_written_configuration_is_read_back_the_same(tmp_path: Path) -> None:
     content = {"classes": [*NAMES], "lr": 1e-5, "flip": True, "limit": None, "sizes": [1, 2.5], "none": {}, "猫": "'\""}
-    save_config(content, tmp_path / "below" / "config.yaml")
+    write_config(content, tmp_path / "below" / "config.yaml")
     assert read_config(tmp_path / "below" / "config.yaml") == content
 
 

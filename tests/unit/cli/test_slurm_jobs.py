@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r3cnn.cli.configs import config_folder
 from r3cnn.cli.processes import LOG_FILE
-from r3cnn.cli.slurm_jobs import OURS, job_states, queue_parameters
+from r3cnn.cli.slurm_jobs import OURS, job_states, queue, queue_parameters
 from r3cnn.cli.slurm_rank import threads_in
 from r3cnn.training.preemption import requeue_job
 
@@ -53,6 +53,16 @@ def test_srun_is_given_the_cpus_of_a_rank_and_ends_all_ranks_with_a_failed_one(s
     assert queue_parameters(settings)["srun_args"] == ["--kill-on-bad-exit=1"]
     given = queue_parameters(changed(settings, cpus_per_task=4))
     assert given["srun_args"] == ["--kill-on-bad-exit=1", "--cpus-per-task=4"]
+
+
+def test_a_job_runs_nothing_of_the_folder_that_it_was_submitted_in(
+    settings: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    executor = queue(changed(settings, submitit_folder=str(tmp_path / "log")))
+    assert " -P -u -m submitit" in executor._executor._submitit_command_str
 
 
 def test_what_is_ours_does_not_reach_sbatch(settings: DictConfig) -> None:

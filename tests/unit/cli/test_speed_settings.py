@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from r3cnn.benchmarks.mode_curves import Timing
 from r3cnn.cli.analyze_speed import settings_of
 from r3cnn.cli.configs import config_folder
 from r3cnn.inference_modes import InferenceModes
@@ -47,19 +46,12 @@ def test_the_settings_in_conf_make_sense() -> None:
         ({"a": {"eval_loops": 1}}, r"curves\.a must be a list of settings"),
         ({"a": [{"loops": 1}]}, "curves.a has 'loops': a setting may have eval_loops, early_exit, precision, compile"),
         ({"a": [{"eval_loops": 0}]}, "curves.a: eval_loops must be a whole number >= 1, got 0"),
-        ({"a": [{"precision": "fp8"}]}, "curves.a: .*precision must be one of"),
-        ({"a": [{"early_exit": {**EXIT, "box_iou": 2}}]}, r"curves\.a: .*early_exit\.box_iou must be a number"),
-        ({"a": [{"early_exit": {"background_above": 1}}]}, r"curves\.a: .*score_change"),
+        ({"a": [{"precision": "fp8"}]}, "curves.a.precision is 'fp8': one of"),
+        ({"a": [{"early_exit": {**EXIT, "box_iou": 2}}]}, r"curves\.a\.early_exit\.box_iou must be in"),
+        ({"a": [{"early_exit": {"background_above": 1}}]}, r"curves\.a\.early_exit\.score_change is missing"),
         ({"a": [{"eval_loops": 1}, {"eval_loops": 1}]}, "curves has two settings of one name: a, 1 loops"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(curves: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings_of(OmegaConf.create(curves), SCHEDULE)
-
-
-def test_an_unknown_clock_is_refused_by_name() -> None:
-    import torch
-
-    with pytest.raises(ValueError, match=r"clock must be one of \('wall', 'processor'\), got 'sun'"):
-        Timing(1, 0, "sun", torch.device("cpu"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from r3cnn.cli.terminal import LogFormatter, left_out_on_error, patient_output
+from r3cnn.cli.terminal import LogFile, LogFormatter, left_out_on_error, patient_output
 from r3cnn.reporting.console import terminal
 
 
@@ -78,3 +78,15 @@ def test_what_fails_in_showing_is_left_out_with_a_line_that_names_it(caplog: pyt
     assert caplog.messages == ["left out picture.png: RuntimeError: no font"]
     with pytest.raises(KeyboardInterrupt), left_out_on_error("picture.png"):
         raise KeyboardInterrupt
+
+
+def test_the_program_goes_on_without_a_log_file_that_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    handler = LogFile(tmp_path / "removed" / "train.log", delay=True)
+    handler.handle(logging.makeLogRecord({"msg": "a line"}))
+    (tmp_path / "removed").mkdir()
+    handler.handle(logging.makeLogRecord({"msg": "another line"}))
+    handler.close()
+    assert (tmp_path / "removed" / "train.log").read_text() == "another line\n"

@@ -11,9 +11,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from coco_records import SQUARE, annotation, image
+from coco_records import CATEGORIES, SQUARE, annotation, image
 from pycocotools import mask as coco_mask
 
+from r3cnn.data import annotations, coco_file
 from r3cnn.data.annotations import classes_of, read_index
 from r3cnn.data.checks import AnnotationError
 from r3cnn.data.reading import read_annotations
@@ -373,3 +374,16 @@ def test_reading_leaves_the_garbage_collector_as_it_was_after_an_error_as_well(w
         assert gc.isenabled() == is_on
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_the_classes_of_a_file_are_found_without_its_other_records_unless_these_decide(write_coco, monkeypatch):
+    read = []
+    monkeypatch.setattr(annotations, "read_text", lambda file: read.append(file) or coco_file.read_text(file))
+    file = write_coco([image()], [annotation(1)])
+    assert classes_of(file) == ("cat", "dog")
+    assert read == []
+    file.write_text("\ufeff" + file.read_text())
+    assert classes_of(file) == ("cat", "dog")
+    twice = write_coco([image()], [annotation(1)], categories=[*CATEGORIES, {"id": 9, "name": "cat"}], name="b.json")
+    assert classes_of(twice) == ("cat", "dog")
+    assert read == [file, twice]

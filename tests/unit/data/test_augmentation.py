@@ -240,12 +240,11 @@ def test_the_pixels_of_an_object_stay_under_its_mask(write_coco):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: MultiScale([], "choice"), "short_sides is"),
+        (lambda: MultiScale([], "choice"), "short_sides is empty"),
         (lambda: MultiScale([800, 640], "range"), "least, largest"),
-        (lambda: MultiScale([640, 800], "both"), "sampling is 'both'"),
         (lambda: LargeScaleJitter((0.0, 2.0), (64, 64)), "scales is"),
         (lambda: LargeScaleJitter((0.1, 2.0), (64,)), "crop is"),
-        (lambda: ColorJitter(1.5, (1, 1), (1, 1), (1, 1), (0, 0)), "probability is 1.5"),
+        (lambda: ColorJitter(1.5, (1, 1), (1, 1), (1, 1), (0, 0)), "probability must be in"),
         (lambda: ColorJitter(0.5, (1, 1), (1.5, 0.5), (1, 1), (0, 0)), "contrast is"),
         (lambda: ColorJitter(0.5, (1, 1), (1, 1), (1, 1), (0, 0.6)), "hue is"),
         (lambda: MultiScale([640], "choice").frame((10, 10), (100, 600), np.random.default_rng()), "640.*600"),

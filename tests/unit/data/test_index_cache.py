@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -149,23 +148,70 @@ def test_bad_records_are_told_from_a_kept_index_as_well(write_coco, kept, caplog
     assert len(entries(kept)) == 1
 
 
-@pytest.mark.parametrize("damage", ["facts", "array", "missing"])
-def test_a_broken_entry_is_made_anew(write_coco, kept, caplog, damage):
-    file = write_coco([image()], [annotation(1)])
-    plain = read(file, kept)
-    (entry,) = entries(kept)
+def damaged(entry: Path, damage: str) -> None:
+    boxes = entry / "boxes.npy"
     if damage == "facts":
         (entry / "facts.json").write_text('{"lengths"')
     elif damage == "array":
-        (entry / "boxes.npy").write_bytes((entry / "boxes.npy").read_bytes()[:-5])
+        boxes.write_bytes(boxes.read_bytes()[:-5])
+    elif damage == "pipe":
+        boxes.unlink()
+        os.mkfifo(boxes)
     else:
         (entry / "labels.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", ["facts", "array", "missing", "pipe"])
+def test_a_broken_entry_is_made_anew_with_one_line(write_coco, kept, caplog, damage):
+    file = write_coco([image()], [annotation(1)])
+    plain = read(file, kept)
+    damaged(*entries(kept), damage)
     with caplog.at_level(logging.WARNING):
         assert_same(read(file, kept), plain)
-    assert "is broken and made anew" in caplog.text
+    assert caplog.text.count("is broken and made anew") == 1
     caplog.clear()
     assert_same(read(file, kept), plain)
     assert caplog.text == ""
+
+
+def test_a_flipped_bit_anywhere_in_an_entry_is_noticed(write_coco, kept, monkeypatch):
+    file = write_coco([image()], [annotation(1)])
+    plain = read(file, kept)
+    (entry,) = entries(kept)
+    built, random = count_builds(monkeypatch), np.random.default_rng(0)
+    files = sorted(entry.iterdir())
+    for number in range(60):
+        target = files[number % len(files)]
+        content = bytearray(target.read_bytes())
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+        target.write_bytes(content)
+        assert_same(read(file, kept), plain)
+        assert len(built) == number + 1, target
+
+
+def test_an_entry_of_another_file_under_its_name_is_made_anew(write_coco, kept):
+    files = [write_coco([image()], [annotation(1, category_id=one)], name=f"{one}.json") for one in (3, 7)]
+    expected, places = [], []
+    for file in files:
+        expected.append(read(file, kept))
+        places += [place for place in entries(kept) if place not in places]
+    for name in ("labels.npy", ""):  # a file of it, and all of it
+        one, other, spare = places[0] / name, places[1] / name, kept / "spare"
+        for source, target in ((one, spare), (other, one), (spare, other)):
+            source.rename(target)
+        for file, plain in zip(files, expected, strict=True):
+            assert_same(read(file, kept), plain)
+
+
+def test_what_a_killed_process_left_of_an_entry_is_removed(tmp_path):
+    name, other = name_of("this"), name_of("other")
+    drafts = [tmp_path / f".{name}-abc", tmp_path / f".{other}-abc", tmp_path / f".{other}-new"]
+    for draft in drafts:
+        draft.mkdir()
+        (draft / "numbers.npy").write_bytes(b"half")
+    os.utime(drafts[1], (time.time() - 2 * 24 * 3600,) * 2)
+    load_or_make(tmp_path, name, lambda: Stored({}, {}))
+    assert [draft.exists() for draft in drafts] == [False, False, True]  # the last one may still be written
 
 
 def test_where_nothing_can_be_written_the_index_is_read_every_time(write_coco, tmp_path, monkeypatch, caplog):
@@ -222,7 +268,7 @@ def test_a_process_that_dies_while_it_makes_an_entry_leaves_nothing_and_blocks_n
     process.join()
     assert process.exitcode == 7
     assert load_or_make(tmp_path, "entry", lambda: Stored({}, {"made": 2})).facts == {"made": 2}
-    assert json.loads((tmp_path / "entry" / "facts.json").read_text())["facts"] == {"made": 2}
+    assert load_or_make(tmp_path, "entry", die).facts == {"made": 2}
 
 
 def test_names_keep_their_parts_apart():

@@ -9,6 +9,8 @@ import pytest
 from coco_records import CATEGORIES, annotation, image
 from PIL import Image
 
+from r3cnn.cli.data import processes
+from r3cnn.data import inspection
 from r3cnn.data.inspection import inspect, shared_images
 from r3cnn.data.loading import ImageReader
 from r3cnn.data.split import Split
@@ -285,3 +287,27 @@ def test_an_image_in_both_data_sets_is_found_by_its_content(write_coco):
     val = inspected(write_coco([image(5, file_name="other.png")], [annotation(1, image_id=5)], name="val.json"))
     (note,) = shared_images(val, train)
     assert note == "image other.png is 2.png of coco.json: what is learnt from must not be evaluated on"
+
+
+def named_looker(file):
+    return inspection._Look(problem=file.name)
+
+
+def test_files_are_handed_out_as_they_are_looked_at_and_come_back_in_their_order():
+    taken = []
+
+    def files():
+        for number in range(2000):
+            taken.append(number)
+            yield inspection._ImageFile(str(number), str(number), None)
+
+    looks = inspection._look_at_all(files(), 2, named_looker)
+    first = next(looks)
+    assert len(taken) <= (2 * inspection.TASKS_AHEAD + 1) * inspection.FILES_PER_TASK
+    found = [first, *looks]
+    assert [look.problem for _, look in found] == [file.name for file, _ in found] == [str(one) for one in range(2000)]
+
+
+def test_as_many_processes_look_at_images_as_there_are_cores_unless_none_may_load(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(12)})
+    assert [processes(workers) for workers in (0, 2, 20)] == [0, 12, 20]

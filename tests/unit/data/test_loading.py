@@ -247,9 +247,9 @@ def test_the_limit_of_pixels_may_lie_above_pillows_own(tmp_path, monkeypatch, li
         assert ImageReader(max_megapixels=limit)(tmp_path / name).shape == (3, 300, 200)
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, "many"])
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
 def test_a_limit_of_pixels_that_is_none_is_refused(limit):
-    with pytest.raises(ValueError, match="max_megapixels is "):
+    with pytest.raises(ValueError, match="max_megapixels must be in"):
         ImageReader(max_megapixels=limit)
 
 

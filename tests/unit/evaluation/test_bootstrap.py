@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from r3cnn.evaluation.bootstrap import ImageMatches, match_images, paired_bootstrap
-from r3cnn.evaluation.ground_truth import GroundTruth, Instance, to_code
+from r3cnn.data.segmentation import encode
+from r3cnn.evaluation import bootstrap
+from r3cnn.evaluation.bootstrap import ApDifference, ImageMatches, match_images, resample
+from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.protocol import IouType, Protocol
 
 SIZE, IMAGES, CATEGORIES = (120, 160), 12, (2, 5, 9)
@@ -23,7 +25,7 @@ def instance(image: int, category: int, box: list[float], number: int, score: fl
         "bbox": box,
         "area": width * height,
         "iscrowd": 0,
-        "segmentation": to_code(outline, SIZE),
+        "segmentation": {"size": [*SIZE], "counts": encode(outline, SIZE)[0]},
     }
     if score is not None:
         made["score"] = score
@@ -53,9 +55,16 @@ def matched(truth: GroundTruth, found: list[Instance], kind: IouType = "bbox", l
     return match_images(truth, found, list(truth.images), kind, limit)
 
 
+def paired_bootstrap(
+    first: list[ImageMatches], second: list[ImageMatches], *, resamples: int = 100, seed: int = 0
+) -> ApDifference:
+    systems = ([resample(one, resamples, seed) for one in system] for system in (first, second))
+    return bootstrap.paired_bootstrap(*systems, seed=seed)
+
+
 def reference(truth: GroundTruth, found: list[Instance], kind: IouType, limit: int = 100) -> float | None:
-    protocol = Protocol(list(truth.images), CATEGORIES, limit)
-    return protocol.precision(truth, found, kind).summary()["ap"]
+    protocol = Protocol([list(truth.images)], CATEGORIES, limit)
+    return protocol.precision(truth, lambda _: found, kind).summary()["ap"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,7 +75,7 @@ def test_with_every_image_counted_once_it_is_the_ap_of_the_protocol(kind: IouTyp
     expected = reference(truth, found, kind, limit)
     assert expected is not None
     assert 0.001 < expected < 0.99
-    assert matched(truth, found, kind, limit).average_precision() == pytest.approx(expected, abs=1e-12)
+    assert matched(truth, found, kind, limit).average_precision()[0] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -88,7 +97,8 @@ def test_an_image_counted_several_times_or_never_is_one_that_is_there_so_often(s
     images = dict.fromkeys(range(1, len(copies) + 1), SIZE)
     whole = GroundTruth(images, truth.category_names, tuple(repeated(list(truth.annotations))))
     expected = reference(whole, repeated(found), "bbox")
-    assert matched(truth, found).average_precision(weights.astype(float)) == pytest.approx(expected, abs=1e-12)
+    several = np.stack([np.ones(IMAGES), weights, 2.0 * weights])
+    assert matched(truth, found).average_precision(several)[1:] == pytest.approx([expected, expected], abs=1e-12)
 
 
 def test_a_system_does_not_differ_from_itself() -> None:
@@ -157,6 +167,13 @@ def test_resamples_without_an_object_are_drawn_again() -> None:
     assert (difference.low, difference.high) == pytest.approx((1, 1))
 
 
+def test_draws_are_the_same_to_the_bit_however_many_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = matched(*drawn(0))
+    at_once = resample(one, 20, 0).drawn
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 1)
+    assert resample(one, 20, 0).drawn.tolist() == at_once.tolist()
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     truth, found = drawn(0)
     one = matched(truth, found)
@@ -170,5 +187,5 @@ def test_what_cannot_be_compared_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             paired_bootstrap(first, second, resamples=1)
-    with pytest.raises(ValueError, match="confidence 1 in"):
-        paired_bootstrap([one], [one], confidence=1)
+    with pytest.raises(ValueError, match="confidence 1 must be in"):
+        bootstrap.paired_bootstrap([resample(one, 1, 0)], [resample(one, 1, 0)], confidence=1)

@@ -192,7 +192,7 @@ def test_the_ap_that_errors_are_taken_from_is_cocos_own(
         mine = [(box, score / 40, (DISC, STAR).index(key)) for box, key, score in detected[image_id - 1 :: 2]]
         metric.update(batch_of([image_id]), [[detections(sorted(mine, key=lambda one: -one[1]))]])
     result = metric.compute()
-    (folder / "detections.json").write_text(json.dumps(result.entries(0)))
+    (folder / "detections.json").write_text(json.dumps([*result.entries(0)]))
     ground = load_ground_truth(path)
     loops = {kind: [read_results(folder / "detections.json", ground, kind)] for kind in ("bbox", "segm")}
     report = error_report(ground, loops["bbox"], loops["segm"], [1, 2], SETTINGS)

@@ -1,6 +1,7 @@
 """Both back-ends against each other, and against pycocotools on the written detections alone."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from r3cnn.batch import Batch, Example
-from r3cnn.evaluation import protocol
+from r3cnn.evaluation import coco_ap, protocol
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.ground_truth import load_ground_truth
-from r3cnn.evaluation.metrics import EvaluationResult, write_detections, write_metrics
-from r3cnn.evaluation.protocol import BackendMismatchError, Curves
+from r3cnn.evaluation.metrics import EvaluationResult
+from r3cnn.evaluation.protocol import BackendMismatchError, Curves, Precision, Protocol
+from r3cnn.run_files import write_json, write_json_list
 from r3cnn.structures import Detections, InstanceMasks, Target
 
 SCALE = 1.3
@@ -104,6 +106,41 @@ def annotations(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return changed
 
 
+@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+def test_scoring_a_category_and_an_image_at_a_time_gives_the_same_to_the_bit(
+    annotations: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = evaluate(annotations, backend).metrics
+    groups, sizes = [], Counter[int]()
+    precision = Protocol.precision
+
+    def counted(self: Protocol, *found: object) -> Precision:
+        groups.append(self.category_ids)
+        sizes.update(map(len, self.image_ids))
+        return precision(self, *found)
+
+    monkeypatch.setattr(Protocol, "precision", counted)
+    monkeypatch.setattr(coco_ap, "DETECTIONS_AT_A_TIME", 1)
+    assert evaluate(annotations, backend).metrics == at_once
+    categories = sorted(COCO(str(annotations)).getCatIds())
+    assert groups == [[one] for one in categories] * 4  # boxes and masks of two loops
+    assert sizes[1] > 4 * len(categories)
+
+
+def test_a_file_of_detections_is_written_one_by_one_as_json_writes_them_all(annotations: Path, tmp_path: Path) -> None:
+    result = evaluate(annotations, "faster_coco_eval")
+    for entries in ([*result.entries(1)], []):
+        write_json_list(iter(entries), tmp_path / "detections.json")
+        assert (tmp_path / "detections.json").read_text() == json.dumps(entries) + "\n"
+
+
+def test_a_detection_is_kept_in_32_bytes_and_the_code_of_its_mask(annotations: Path) -> None:
+    result = evaluate(annotations, "faster_coco_eval")
+    loops = [loop for record in result.records.values() for loop in record.loops]
+    parts = [part for one in loops for part in (one.corners, one.scores, one.labels, one.masks.stops, one.masks.areas)]
+    assert sum(part.nbytes for part in parts) == 32 * sum(map(len, loops)) > 0
+
+
 @pytest.mark.parametrize("area_from", ["mask", "box"])
 @pytest.mark.parametrize("every", [1, 3])
 def test_both_backends_give_the_same_figures(annotations: Path, area_from: str, every: int) -> None:
@@ -118,8 +155,8 @@ def test_the_metrics_are_what_pycocotools_computes_from_the_written_detections_a
     annotations: Path, tmp_path: Path, backend: str
 ) -> None:
     result = evaluate(annotations, backend)
-    write_metrics(result, tmp_path / "metrics.json")
-    write_detections(result, tmp_path / "detections.json")
+    write_json(result.metrics, tmp_path / "metrics.json")
+    write_json(result.detections, tmp_path / "detections.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for kind, iou_type in (("box", "bbox"), ("mask", "segm")):
         expected = by_pycocotools(annotations, tmp_path / "detections.json", iou_type)
@@ -149,7 +186,7 @@ def test_ids_of_any_kind_change_no_figure_and_come_back_in_the_detections(
     path.write_text(json.dumps(content))
     result = evaluate(path, backend, verify=True)
     assert figures(result.metrics) == figures(evaluate(annotations, backend).metrics)
-    write_detections(result, tmp_path / "detections.json")
+    write_json(result.detections, tmp_path / "detections.json")
     entries = json.loads((tmp_path / "detections.json").read_text())
     assert {entry["image_id"] for entry in entries} <= {record["id"] for record in content["images"]}
     expected = by_pycocotools(path, tmp_path / "detections.json", "bbox")

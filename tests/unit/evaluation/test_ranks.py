@@ -14,6 +14,7 @@ from evaluation_samples import annotation, batch_of, detections, write_coco
 from torch import distributed
 from torch import multiprocessing as mp
 
+from r3cnn.evaluation import coco_ap
 from r3cnn.evaluation.coco_ap import CocoAP
 from r3cnn.evaluation.ranks import Ranks
 
@@ -36,6 +37,8 @@ def result_of(path: Path, image_ids: list[int]) -> dict[str, object]:
 def work(rank: int, folder: Path, shares: list[list[int]]) -> None:
     """One of several processes: evaluates its share, then takes part in a computation that fails on rank 0."""
     torch.set_num_threads(1)
+    coco_ap.IMAGES_AT_A_TIME = 2  # so that results travel in two parts
+    coco_ap.MASKS_IN_MEMORY = 30  # some bytes more than one mask has
     distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=len(shares))
     report = {"result": result_of(folder / "instances.json", shares[rank]), "error": ""}
     try:
@@ -79,7 +82,7 @@ def test_an_error_on_the_first_rank_reaches_the_others_instead_of_hanging(report
 
 def test_one_process_needs_no_group() -> None:
     ranks = Ranks(timedelta(seconds=1))
-    assert ranks.gather({3: "c"}) == [{3: "c"}]
+    assert [*ranks.gather(iter([{3: "c"}, 4]))] == [{3: "c"}, 4]
     assert ranks.from_first(lambda: 5) == 5
 
 
@@ -87,7 +90,7 @@ def test_copies_keep_the_time_out_and_no_connection() -> None:
     ranks = Ranks(timedelta(seconds=7))
     for twin in (copy.deepcopy(ranks), pickle.loads(pickle.dumps(ranks))):
         assert twin.timeout == timedelta(seconds=7)
-        assert twin.gather(1) == [1]
+        assert [*twin.gather(iter([1]))] == [1]
 
 
 def test_a_time_out_of_nothing_is_refused() -> None:
@@ -131,7 +134,7 @@ def come_late(rank: int, folder: Path) -> None:
         time.sleep(4)
         return
     try:
-        ranks.gather(rank)
+        list(ranks.gather(iter([rank])))
         answer = "all came"
     except TimeoutError as error:
         answer = str(error)

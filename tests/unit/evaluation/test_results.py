@@ -4,13 +4,40 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_samples import annotation, rectangle, write_coco
+from evaluation_samples import SIZE, annotation, rectangle, write_coco
 
 from r3cnn.evaluation.ground_truth import GroundTruth, load_ground_truth
 from r3cnn.evaluation.results import read_results
 
 BOX = (10.0, 20.0, 30.0, 8.0)
 ENTRY = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": rectangle(BOX)}
+
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def runs(counts: object, height: int = SIZE[0]) -> dict[str, object]:
+    return {"segmentation": {"size": [height, SIZE[1]], "counts": counts}}
+
+
+WRONG = [
+    ({"image_id": 9}, "image_id 9, which is not in the annotation file"),
+    ({"image_id": True}, "image_id True: a whole number"),
+    ({"category_id": True}, "category_id True: a whole number"),
+    *(({"score": value}, f"score {value!r}: a finite number") for value in (True, "0.5", None, "")),
+    ({"bbox": [True, 20, 30, 8]}, r"bbox \[True"),
+    ({"bbox": [10, 20, "30", 8]}, "bbox .*finite"),
+    ({"bbox": [10, 20, -30, 8]}, "bbox .*no side below 0"),
+    ({"bbox": 5}, "bbox 5"),
+    (runs([PIXELS], 2**31), "size .2147483648, "),
+    (runs([PIXELS + 1]), f"sum to {PIXELS + 1} pixels, its image has {PIXELS}"),
+    (runs([-1, PIXELS + 1]), "-1 in the counts"),
+    (runs([True, PIXELS - 1]), "True in the counts"),
+    (runs("1"), f"sum to 1 pixels, its image has {PIXELS}"),
+    (runs("O"), "negative run"),
+    (runs("ooooooooooo0"), "more than 6 digits"),
+    (runs("o"), "characters that are none of its code"),
+    (runs(""), "characters that are none of its code"),
+]
 
 
 @pytest.fixture
@@ -33,8 +60,9 @@ def test_masks_rank_by_their_own_score_and_a_missing_box_is_the_masks(tmp_path: 
     [
         ("[", "is not valid JSON"),
         ("{}", "is no COCO results file: a list is needed, got a dict"),
-        (json.dumps([{**ENTRY, "image_id": 9}]), "entry 0 lacks 9, or speaks of an unknown image"),
-        (json.dumps([ENTRY, {"image_id": 1, "category_id": 3}]), "entry 1 lacks 'score'"),
+        ("[5]", "entry 0 is 5: a detection is needed"),
+        (json.dumps([ENTRY, {"image_id": 1, "category_id": 3}]), "entry 1 has score None"),
+        *((json.dumps([{**ENTRY, **wrong}]), f"entry 0 has .*{message}") for wrong, message in WRONG),
     ],
 )
 def test_another_file_is_refused_by_name_and_entry(

@@ -65,5 +65,5 @@ def test_the_context_is_added_before_the_shortcut(kind: str) -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 2.0])
 def test_a_ratio_that_leaves_no_or_too_many_channels_is_refused(ratio: float) -> None:
-    with pytest.raises(ValueError, match="ratio must leave"):
+    with pytest.raises(ValueError, match="ratio must"):
         GlobalContext(8, ratio)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from r3cnn.evaluation.metrics_format import Metrics, Stats
-from r3cnn.reporting.records import RESULT, DataFacts, Git, Parameters, Record, Speed, Splits, to_json
+from r3cnn.reporting.records import DataFacts, Git, Parameters, Record, Speed, Splits
+from r3cnn.run_files import RESULT, write_json
 
 MEASURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 TRAIN_2017 = DataFacts("/data/coco/annotations/instances_train2017.json", "a" * 128, 117266, 849949)
@@ -83,7 +85,7 @@ def make_record(
 def write_record(folder: Path, record: Record) -> Path:
     """``result.json`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT).write_text(to_json(record), encoding="utf-8")
+    write_json(asdict(record), folder / RESULT)
     return folder
 
 

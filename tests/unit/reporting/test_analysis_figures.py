@@ -15,7 +15,8 @@ from PIL import Image
 
 from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_report
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
-from r3cnn.evaluation.roi_report import RoiReport, roi_report
+from r3cnn.evaluation.metrics_format import RoiReport
+from r3cnn.evaluation.roi_report import roi_report
 from r3cnn.reporting import fonts, roi_figures
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.drawing import Mark, draw_marks
@@ -89,7 +90,7 @@ def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: P
     with pytest.raises(ValueError, match="is not valid JSON"):
         read_roi_report(path)
     path.write_text('{"images": 3}')
-    with pytest.raises(ValueError, match="lacks bin_edges, loops"):
+    with pytest.raises(ValueError, match="missing required field `bin_edges`"):
         read_roi_report(path)
 
 

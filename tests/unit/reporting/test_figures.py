@@ -5,12 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from r3cnn.reporting.drawing import Mark, draw_marks, instance_color, text_color
+from r3cnn.reporting.drawing import Mark, draw_marks, instance_color, iou_color, text_color
 from r3cnn.reporting.figures import (
     best_ious,
     draw_loop_strip,
     draw_predictions,
-    iou_color,
     overlay,
     prediction_marks,
     truth_marks,

@@ -9,10 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from page_samples import SETTINGS, write_data, write_run
+from page_samples import SETTINGS, write_run
 
-from r3cnn.data.loading import read_image
-from r3cnn.reporting.html import HtmlSettings, write_html
+from r3cnn.reporting.html import write_html
 from r3cnn.reporting.html.page import sort_value
 from r3cnn.reporting.html.runs import page_runs
 from r3cnn.reporting.runs import Run
@@ -52,8 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    write_data(tmp_path / "data")
-    return write_run(tmp_path / "run", tmp_path / "data")
+    return write_run(tmp_path / "run")
 
 
 @pytest.fixture
@@ -65,9 +63,8 @@ def table() -> Table:
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of two runs, with a script in every name."""
     folder = tmp_path_factory.mktemp("page")
-    write_data(folder / "data")
-    first = write_run(folder / "run", folder / "data")
-    second = write_run(folder / "other", folder / "data", aps=(0.2,))
+    first = write_run(folder / "run")
+    second = write_run(folder / "other", aps=(0.2,))
     return written(
         folder / "a.html", [replace(first, data=EVIL), replace(second, name=f"{first.name}/{EVIL}")], paper_table()
     )
@@ -83,7 +80,7 @@ def paper_table() -> Table:
 
 
 def written(path: Path, runs: list[Run], *tables: Table) -> str:
-    write_html(path, runs, tables, [], SETTINGS, read_image)
+    write_html(path, runs, tables, [], SETTINGS)
     return path.read_text(encoding="utf-8")
 
 
@@ -144,18 +141,16 @@ def test_runs_are_named_by_what_tells_their_folders_apart(run: Run, tmp_path: Pa
     assert [one.number for one in page_runs(others)] == [1, 2, 3]
 
 
-def test_a_page_without_the_images_says_so_and_has_all_the_rest(run: Run, tmp_path: Path) -> None:
-    shutil.rmtree(Path(str(run.config["data"]["root"])))
+def test_a_page_without_the_pictures_says_so_and_has_all_the_rest(run: Run, tmp_path: Path) -> None:
+    shutil.rmtree(Path(run.name) / "pictures")
     text = written(tmp_path / "a.html", [run])
-    assert "No pictures:" in text
-    assert "instances.json is not there any more" in text
+    assert "No pictures: the run&#39;s folder has no pictures/*_loops.png" in text
     assert text.count("<svg xmlns") >= 5
     assert "<img" not in text
 
 
 def test_a_run_that_left_only_its_metrics_still_stands_in_tables_and_diagrams(run: Run, tmp_path: Path) -> None:
-    for file in Path(run.name).iterdir():
-        file.unlink()
+    shutil.rmtree(run.name)
     text = written(tmp_path / "a.html", [run])
     assert "the run&#39;s folder has no metrics.csv" in text
     assert "None of these runs left statistics of the RoIs of training" in text
@@ -166,7 +161,7 @@ def test_a_broken_file_of_one_run_is_named_and_does_not_stop_the_page(run: Run, 
     (Path(run.name) / "roi_statistics_train.json").write_text("{}")
     (Path(run.name) / "metrics.csv").write_text("a,b\n1,2\n")
     text = written(tmp_path / "a.html", [run])
-    assert re.search(r"roi_statistics_train\.json lacks images", text)
+    assert re.search(r"roi_statistics_train\.json does not hold .*`images`", text)
     assert re.search(r"metrics\.csv has no column", text)
 
 
@@ -189,8 +184,3 @@ def test_histograms_come_in_the_papers_order(run: Run, tmp_path: Path) -> None:
         ("b", "falling"),
         ("c", "run"),
     ]
-
-
-def test_curves_need_two_points() -> None:
-    with pytest.raises(ValueError, match="curve_points is 1"):
-        HtmlSettings(SETTINGS.pictures, curve_points=1)

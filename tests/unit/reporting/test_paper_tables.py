@@ -9,9 +9,10 @@ from record_samples import TRAIN_2017, VAL_2017, config, make_record, write_reco
 
 from r3cnn.reporting.paper import read_paper
 from r3cnn.reporting.paper_tables import measured_rows, paper_tables, spread
-from r3cnn.reporting.records import RESULT, DataFacts, Record
+from r3cnn.reporting.records import DataFacts, Record
 from r3cnn.reporting.rows import by_setting, runs_of
 from r3cnn.reporting.tables import Cell, Column, Table, mark
+from r3cnn.run_files import RESULT
 
 PAPER = read_paper()
 SHAPES = DataFacts("/cache/shapes/annotations/instances_val.json", "d" * 128, 64, 300)

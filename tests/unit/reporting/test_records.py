@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from record_samples import make_record, write_record
 
-from r3cnn.reporting.records import RESULT, read_record, to_json
+from r3cnn.reporting.records import read_record
+from r3cnn.run_files import RESULT
 
 
 def change(folder: Path, key: str, value: object) -> None:
@@ -22,7 +23,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_record_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path.name} has no result.json: no training run has finished"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path.name} has no result.json"):
         read_record(tmp_path)
 
 
@@ -30,7 +31,7 @@ def test_a_folder_without_a_record_is_named(tmp_path: Path) -> None:
     ("key", "value", "message"),
     [
         ("format", 2, r"result.json has format 2, this version of r3cnn reads 1"),
-        ("seed", "0", r"result.json is no record of a run: Expected `int`, got `str` - at `\$.seed`"),
+        ("seed", "0", r"result.json does not hold what a run writes: Expected `int`, got `str` - at `\$.seed`"),
         ("memory_kind", "disk", r"Invalid enum value 'disk' - at `\$.memory_kind`"),
         ("metrics", {"box": {}}, r"missing required field `mask` - at `\$.metrics`"),
         ("parameters", {"total": 3}, r"missing required field `trainable` - at `\$.parameters`"),
@@ -42,13 +43,16 @@ def test_a_wrong_value_is_named_with_its_file(key: str, value: object, message: 
         read_record(tmp_path)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is no record of a run"), ("[]", "has format \\[\\]")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "is not valid JSON"), ("[]", "does not hold what a run writes")]
+)
 def test_a_file_that_is_something_else_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / RESULT).write_text(content)
     with pytest.raises(ValueError, match=message):
         read_record(tmp_path)
 
 
-def test_a_number_that_json_does_not_know_is_not_written() -> None:
+def test_a_number_that_json_does_not_know_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        to_json(replace(make_record(), checkpoint_mib=float("nan")))
+        write_record(tmp_path, replace(make_record(), checkpoint_mib=float("nan")))
+    assert not [*tmp_path.iterdir()]

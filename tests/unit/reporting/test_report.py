@@ -8,7 +8,6 @@ import pytest
 from record_samples import make_record, write_record
 
 from r3cnn.cli.main import start
-from r3cnn.cli.report import read_config
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.markdown import escape, to_markdown
 from r3cnn.reporting.paper import read_paper
@@ -49,7 +48,7 @@ def report(*overrides: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_run_is_one_row_with_its_loops_and_its_result(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "naive"), read_config)
+    run = read_run(write_run(tmp_path / "naive"))
     table = summary_table([run])
     assert dict(zip(table.columns, table.rows[0], strict=True)) == {
         "run": str(tmp_path / "naive"),
@@ -66,12 +65,12 @@ def test_a_run_is_one_row_with_its_loops_and_its_result(tmp_path: Path) -> None:
 
 
 def test_more_loops_scored_than_trained_are_stated(tmp_path: Path) -> None:
-    table = summary_table([read_run(write_run(tmp_path / "five", loops=5), read_config)])
+    table = summary_table([read_run(write_run(tmp_path / "five", loops=5))])
     assert table.rows[0][2] == "2, scored 5"
 
 
 def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(tmp_path: Path) -> None:
-    runs = [read_run(write_run(tmp_path / name), read_config) for name in ("a", "b|c")]
+    runs = [read_run(write_run(tmp_path / name)) for name in ("a", "b|c")]
     lines = to_markdown(runs).splitlines()
     assert [line for line in lines if line.startswith("### ")] == [f"### {escape(run.name)}" for run in runs]
     assert lines.count("| 1 | box | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | – |") == 2
@@ -81,11 +80,24 @@ def test_the_markdown_has_one_table_of_all_runs_and_one_per_run_with_every_loop(
 
 def test_the_terminal_shows_the_same_numbers_even_if_it_is_narrow(tmp_path: Path) -> None:
     console = terminal(file=io.StringIO(), width=80)
-    print_report([read_run(write_run(tmp_path / "naive"), read_config)], console=console)
+    print_report([read_run(write_run(tmp_path / "naive"))], console=console)
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["2", "mask", "10.0", "10.0", "10.0", "10.0", "10.0", "–"] in rows
     assert any(row[-3:] == ["10.0", "10.0", "3"] or row[-5:] == ["10.0", "10.0", "3", "of", "5"] for row in rows)
     assert max(map(len, console.file.getvalue().splitlines())) <= 80
+
+
+def test_the_loops_of_many_runs_are_printed_for_the_first_ones(tmp_path: Path) -> None:
+    console = terminal(file=io.StringIO(), width=200)
+    print_report([read_run(write_run(tmp_path / f"run-{number:02d}")) for number in range(22)], console=console)
+    text = console.file.getvalue()
+    assert [text.count(f"run-{number:02d}") for number in (0, 19, 20, 21)] == [
+        2,
+        2,
+        1,
+        1,
+    ]  # in the table of all as well
+    assert "The loops of 2 more runs stand in the files." in text
 
 
 def test_all_finished_runs_below_the_current_folder_are_found_and_others_are_not(
@@ -118,7 +130,7 @@ def test_without_any_run_the_error_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["metrics.json", "config.yaml"])
 def test_a_folder_that_lacks_a_file_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (write_run(tmp_path / "runs" / "broken") / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"runs/broken has no {missing}"):
+    with pytest.raises(ValueError, match=rf"no run to report: runs/broken: .*runs/broken has no {missing}"):
         report("runs=[runs/broken]", folder=tmp_path, monkeypatch=monkeypatch)
     assert not (tmp_path / "outputs").exists()
 
@@ -127,7 +139,7 @@ def test_a_folder_that_lacks_a_file_is_named(missing: str, tmp_path: Path, monke
     ("file", "content", "message"),
     [
         ("metrics.json", "{", "is not valid JSON"),
-        ("metrics.json", '{"box": {}}', "lacks mask, loops, images"),
+        ("metrics.json", '{"box": {}}', r"does not hold what a run writes: .*missing required field `mask`"),
         ("config.yaml", "model: {roi_heads: 3}", "is no configuration of a train or evaluate run"),
     ],
 )
@@ -135,7 +147,7 @@ def test_a_damaged_file_is_named(file: str, content: str, message: str, tmp_path
     folder = write_run(tmp_path / "broken")
     (folder / file).write_text(content)
     with pytest.raises(ValueError, match=rf"broken/{file} {message}"):
-        read_run(folder, read_config)
+        read_run(folder)
 
 
 def test_old_runs_and_those_of_the_ledger_share_a_report(
@@ -169,24 +181,18 @@ def test_one_table_alone_is_shown_even_if_nothing_measures_it(tmp_path: Path, mo
     assert text.count("| not run |") == 5
 
 
-def test_an_unknown_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path / "runs" / "old")
-    with pytest.raises(ValueError, match="table is 'table5': one of table1, table2, table3, table4 or all is needed"):
-        report("table=table5", folder=tmp_path, monkeypatch=monkeypatch)
-
-
 def test_the_last_evaluation_in_a_folder_is_what_the_table_of_all_runs_shows(tmp_path: Path) -> None:
     folder = write_record(write_run(tmp_path / "run"), make_record())
-    evaluated = read_run(folder, read_config)
+    evaluated = read_run(folder)
     (folder / "metrics.json").unlink()
-    trained = read_run(folder, read_config)
+    trained = read_run(folder)
     assert [run.metrics["box"]["ap"] for run in (evaluated, trained)] == [0.2, 0.41]
     assert evaluated.record == trained.record == make_record()
 
 
 def test_what_runs_took_is_a_table_of_those_in_the_ledger(tmp_path: Path) -> None:
-    runs = [read_run(write_run(tmp_path / "old"), read_config)]
-    runs.append(read_run(write_record(tmp_path / "new", make_record(seed=7)), read_config))
+    runs = [read_run(write_run(tmp_path / "old"))]
+    runs.append(read_run(write_record(tmp_path / "new", make_record(seed=7))))
     table = cost_table(runs)
     assert table.rows == (
         (
@@ -199,7 +205,7 @@ def test_what_runs_took_is_a_table_of_those_in_the_ledger(tmp_path: Path) -> Non
 @pytest.mark.parametrize("width", [60, 80, 120, 300])
 def test_a_narrow_terminal_shows_a_wide_table_in_parts_without_losing_a_number(width: int, tmp_path: Path) -> None:
     folder = write_record(tmp_path / "naive", make_record())
-    run = read_run(folder, read_config)
+    run = read_run(folder)
     ((setting, records),) = by_setting({folder: make_record()}).items()
     (table,) = paper_tables(read_paper(), "table1", setting, records)
     parts = parts_of(table, width)
@@ -214,5 +220,6 @@ def test_a_narrow_terminal_shows_a_wide_table_in_parts_without_losing_a_number(w
 
 
 def test_the_report_needs_no_torch() -> None:
-    check = "import sys, r3cnn.cli.report; sys.exit('torch' in sys.modules)"
+    parts = "r3cnn.cli.report, r3cnn.reporting.html, r3cnn.reporting.differences"
+    check = f"import sys, {parts}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

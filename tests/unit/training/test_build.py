@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import sys
+import typing
+from enum import Enum
+from numbers import Real
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -68,6 +75,25 @@ def test_imported_private_and_foreign_names_of_a_trusted_package_are_refused(pat
         find_target(path, trusted_targets(["r3cnn"]))
 
 
+def test_what_a_checkpoint_may_build_writes_fetches_and_starts_nothing_and_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, files, cache = tmp_path / "empty", tmp_path / "files", tmp_path / "cache"
+    for folder in (empty, files):
+        folder.mkdir()
+    monkeypatch.setenv("R3CNN_CACHE", str(cache))
+    program = [sys.executable, str(Path(__file__).with_name("hostile_builds.py")), str(files), "150"]
+    done = subprocess.run(program, cwd=empty, capture_output=True, text=True, timeout=600, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert len(found) > 2000
+    foreign = [(name, trace) for name, *_, traces in found for trace in traces if str(cache) not in trace]
+    assert foreign == []
+    assert [row for row in found if row[1] not in ("built", "refused") or row[2] > 10 or row[3] > 10**9] == []
+    assert [*empty.iterdir()] == []
+    assert [path.name for path in files.iterdir()] == ["hostile.ckpt"]
+
+
 def test_a_distrusted_module_is_not_even_imported() -> None:
     sys.modules.pop("this", None)
     with pytest.raises(ValueError, match="trusted_packages="):
@@ -82,9 +108,113 @@ def test_a_distrusted_module_is_not_even_imported() -> None:
         ({"_target_": "no_such_package.Thing"}, "No module named"),
         ({"_target_": "math.pi"}, "is a float"),
         ({**LINEAR, "_recursive_": False}, "_recursive_"),
-        ({**LINEAR, "colour": 1}, "cannot build torch.nn.Linear.*colour"),
+        ({**LINEAR, "colour": 1}, "colour: Linear has no such argument"),
     ],
 )
 def test_what_cannot_be_built_is_named(config: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         instantiate(config)
+
+
+RESNET = {
+    "_target_": "r3cnn.backbones.ResNet",
+    "depth": 10,
+    "norm": "group_norm",
+    "frozen_stages": -1,
+    "weights": None,
+}
+EXTRACTOR = {"_target_": "r3cnn.roi.extractors.SingleLevelRoIExtractor", "output_size": 7, "finest_scale": 56}
+DETECTOR = {"_target_": "r3cnn.detector.RCNN", "backbone": RESNET, "fpn": LINEAR, "rpn": None, "roi_heads": None}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**RESNET, "depth": "10"}, "model.x.depth is '10': int is needed"),
+        ({**RESNET, "depth": True}, "model.x.depth is True: int is needed"),
+        ({**RESNET, "depth": 10.0}, "model.x.depth is 10.0: int is needed"),
+        ({**RESNET, "depth": None}, "model.x.depth is None: int is needed"),
+        ({**RESNET, "norm": "batch"}, "model.x.norm is 'batch': one of ('bn_eval', "),
+        ({**RESNET, "weights": 5}, "model.x.weights is 5: str | None is needed"),
+        ({**RESNET, "changed_layers": [2, "3"]}, "model.x.changed_layers[1] is '3': Sequence[int] is needed"),
+        ({**RESNET, "changed_layers": "234"}, "model.x.changed_layers is '234': Sequence[int] is needed"),
+        ({**RESNET, "changed_layers": [0]}, "model.x.changed_layers must be in [1, 4], got 0"),
+        ({**RESNET, "block_changes": [3]}, "model.x.block_changes[0] is 3: "),
+        ({**RESNET, "dept": 10}, "model.x.dept: ResNet has no such argument; did you mean depth?"),
+        ({"_target_": "r3cnn.backbones.ResNet", "depth": 10}, "model.x.norm is missing: ResNet needs it"),
+        ({**EXTRACTOR, "strides": [-1]}, "model.x.strides must be in [1, inf), got -1"),
+        ({**EXTRACTOR, "strides": [4], "output_size": 10**6}, "model.x.output_size must be in [1, 64], got 1000000"),
+        ({**EXTRACTOR, "strides": []}, "model.x.strides is empty: "),
+        ({**EXTRACTOR, "strides": {"a": 4}}, "model.x.strides is {'a': 4}: Sequence[int] is needed"),
+        ({**DETECTOR, "fpn": None}, "model.x.fpn is None: Callable["),
+        ({**DETECTOR, "rpn": {**LINEAR, "_partial_": True}}, "model.x.roi_heads is None: RoIHeads is needed"),
+        ({"_target_": "torch.nn.Linear", "in_features": 2**40, "out_features": 2**40}, "model.x"),
+        ({"_target_": "fractions.Fraction", "numerator": 1, "denominator": 0}, "model.x: ZeroDivisionError: "),
+        ({"_target_": "r3cnn.data.augmentation.Augmentation", "scaling": RESNET}, "model.x.scaling builds a ResNet: "),
+        ({"_target_": "r3cnn.ops.matching.Matcher", "foreground": float("nan")}, "model.x.background is missing"),
+    ],
+)
+def test_arguments_are_held_against_the_constructors_annotations_and_named_by_their_keys(
+    config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        instantiate(config, key="model.x")
+    assert str(caught.value).startswith("model.x")
+
+
+class Color(Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("hint", "taken", "refused"),
+    [
+        (typing.List, [1, "a"], 1),  # noqa: UP006
+        (typing.Tuple, [1, 2], "12"),  # noqa: UP006
+        (typing.Sequence, [1, 2], {"a": 1}),
+        (typing.Optional[typing.Dict], {"a": 1}, [1]),  # noqa: UP006, UP045
+        (Path, "weights/head.pt", 3),
+        (Color, "red", "blue"),
+        (list[Color], ["red"], ["red", 1]),
+    ],
+)
+def test_parts_of_the_users_own_take_what_their_annotations_commonly_stand_for(
+    hint: object, taken: object, refused: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(value: object) -> object:
+        return value
+
+    part.__annotations__["value"] = hint
+    monkeypatch.setattr(sys.modules[__name__], "part", part, raising=False)
+    assert instantiate({"_target_": f"{__name__}.part", "value": taken}) == taken
+    with pytest.raises(ValueError, match=r"^head\.value"):
+        instantiate({"_target_": f"{__name__}.part", "value": refused}, key="head")
+
+
+@pytest.mark.parametrize("hint", [Real, typing.SupportsFloat])
+def test_a_number_is_taken_where_any_kind_of_number_is_declared(hint: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(value: object) -> object:
+        return value
+
+    part.__annotations__["value"] = hint
+    monkeypatch.setattr(sys.modules[__name__], "part", part, raising=False)
+    assert instantiate({"_target_": f"{__name__}.part", "value": 0.5}) == 0.5
+
+
+def test_what_the_annotations_allow_is_taken_as_it_is() -> None:
+    assert instantiate({**EXTRACTOR, "strides": [4, 8]}).strides == (4, 8)
+    matcher = instantiate(
+        {"_target_": "r3cnn.ops.matching.Matcher", "foreground": 1, "background": 0, "low_quality": 2}
+    )
+    assert (matcher.foreground, matcher.low_quality) == (1, 2)
+
+
+def test_a_factory_names_its_key_when_it_is_called() -> None:
+    head = {"_target_": "r3cnn.roi.mask_heads.FCNMaskHead", "_partial_": True, "in_channels": 8, "num_convs": -1}
+    factory = instantiate({**head, "num_classes": 3}, key="mask_head")
+    with pytest.raises(ValueError, match=r"^mask_head\.num_convs must be in \[0, inf\), got -1"):
+        factory(feedback=False)
+    with pytest.raises(ValueError, match=r"^mask_head: .*feedback"):
+        factory()
+    with pytest.raises(ValueError, match=r"^mask_head\.num_convs is 'two': int is needed"):
+        instantiate({**head, "num_convs": "two"}, key="mask_head")

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from r3cnn.training.checkpoint import CheckpointInfo, Preprocessing, load_checkpoint, restore_model
+from r3cnn.cli.configs import config_folder, plain, register_resolvers
+from r3cnn.training.checkpoint import (
+    CheckpointInfo,
+    Preprocessing,
+    build_model,
+    load_checkpoint,
+    restore_model,
+    save_weights,
+)
 
 INFO = CheckpointInfo(
     model={"_target_": "r3cnn.detector.RCNN"},
@@ -70,7 +79,7 @@ def test_a_network_from_a_strange_package_is_refused(tmp_path: Path) -> None:
 
 def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None:
     strange = {**INFO.to_dict(), "model": {"_target_": "r3cnn.ops.matching.Matcher"} | MATCHER}
-    with pytest.raises(ValueError, match=r"builds a Matcher, an r3cnn\.detector\.RCNN is needed"):
+    with pytest.raises(ValueError, match=r"a\.ckpt: .* builds a Matcher, a RCNN is needed"):
         restore_model(save(tmp_path / "a.ckpt", r3cnn=strange))
 
 
@@ -79,11 +88,13 @@ def test_a_trusted_target_that_is_no_detector_is_refused(tmp_path: Path) -> None
     [
         ({"r3cnn": {"format": 99}}, "format 99"),
         ({"r3cnn": {"format": 1}}, "format 1, this version reads 2.*other names"),
-        ({"r3cnn": {"format": 2}}, "lacks 'model'"),
+        ({"r3cnn": {"format": 2}}, "missing required field `model`"),
         ({"r3cnn": None}, "not written by `r3cnn train`"),
-        ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, "must be lists"),
-        ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "lacks 'std'"),
-        ({"r3cnn": {**INFO.to_dict(), "preprocessing": [1, 2, 3]}}, "must be a mapping"),
+        ({"r3cnn": {**INFO.to_dict(), "classes": "ab"}}, r"Expected `array`, got `str` - at `\$\.classes`"),
+        ({"r3cnn": {**INFO.to_dict(), "category_ids": [3]}}, "category_ids is"),
+        ({"r3cnn": {**INFO.to_dict(), "category_ids": [True, 3]}}, r"at `\$\.category_ids\[0\]`"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": {"mean": [1, 2, 3]}}}, "missing required field `std`"),
+        ({"r3cnn": {**INFO.to_dict(), "preprocessing": [1, 2, 3]}}, "Expected `object`, got `array`"),
     ],
 )
 def test_an_incomplete_checkpoint_says_what_it_lacks(changes: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -105,10 +116,34 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
         ([1, 2], [1, 1, 1], (8, 8)),
         ([1, 2, 3], [1, 0, 1], (8, 8)),
         ([1, 2, 3], [1, 1, 1], (8,)),
-        ([1, 2, 3], [1, 1, 1], 8),
+        ([1, 2, 3], [1, 1, 1], (9, 8)),
+        ([1, 2, 3], [1, 1, 1], (8, 2**30)),
         ([1, 2, 3], [1, 1, 1], (8, 8), 5),
     ],
 )
 def test_preprocessing_out_of_range_is_refused(values: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"need|must be"):
         Preprocessing(*values)
+
+
+def test_images_are_not_brought_to_the_size_of_a_strange_checkpoint_where_that_takes_all_memory() -> None:
+    Preprocessing([1, 2, 3], [1, 2, 3], (6000, 10000)).check_image_size()
+    large = Preprocessing([1, 2, 3], [1, 2, 3], (20_000, 30_000))
+    large.check_image_size(max_megapixels=None)
+    with pytest.raises(ValueError, match=r"image_size=\[20000, 30000\], 600 megapixels, and 65 are the most"):
+        large.check_image_size()
+
+
+def test_a_network_whose_weights_fit_and_whose_parts_do_not_is_refused_by_part(tmp_path: Path) -> None:
+    register_resolvers()
+    words = ["experiment=demo", "channels=16", "fc_channels=32", "num_mask_convs=1", "mask_iou_head=non_local"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        network = plain(compose("train", [*words, "output_dir=out"]).model)
+    info = CheckpointInfo(network, {}, ("a", "b", "c"), (1, 2, 3), INFO.preprocessing)
+    path, weights = tmp_path / "a.ckpt", build_model(network, trusted=None).state_dict()
+    save_weights(path, info, weights)
+    assert restore_model(path)[0].num_classes == 3
+    network["roi_heads"]["mask_branch"]["extractor"]["output_size"] = 7  # type: ignore[index]
+    save_weights(path, info, weights)
+    with pytest.raises(ValueError, match=r"a\.ckpt: its network cannot be built: roi_heads\.mask_branch: "):
+        restore_model(path)

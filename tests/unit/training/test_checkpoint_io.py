@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from r3cnn.cli.parts import keeping_several
+from r3cnn.cli.parts import own_checkpoints
 from r3cnn.training.build import instantiate
-from r3cnn.training.checkpoint_io import WholeFileCheckpointIO, link_or_copy
+from r3cnn.training.checkpoint_io import PATHS, WholeFileCheckpointIO, link_or_copy
+from r3cnn.training.checkpoint_io import ModelCheckpoint as OurCheckpoint
 from r3cnn.training.finish import keep_if_best
 
 
@@ -82,7 +83,7 @@ class Scored(lightning.LightningModule):
 def fit(folder: Path, scores: list[float], **settings: object) -> ModelCheckpoint:
     target = "lightning.pytorch.callbacks.ModelCheckpoint"
     best = {"_target_": target, "dirpath": str(folder), "filename": "best", "monitor": "val/mask_ap", "mode": "max"}
-    callback = instantiate(keeping_several({**best, "enable_version_counter": False, **settings}))
+    callback = instantiate(own_checkpoints({**best, "enable_version_counter": False, **settings}))
     assert isinstance(callback, ModelCheckpoint)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -130,6 +131,87 @@ def test_final_weights_take_the_place_of_the_worst_of_several_if_they_are_the_be
     assert {int(name.split("-")[1]) for name in names(tmp_path / "checkpoints") if "-" in name} == steps
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == (5 if is_best else 2)
+
+
+def state_of(folder: Path, **changes: object) -> dict[str, object]:
+    """What Lightning's own callback leaves in a checkpoint."""
+    best, folder_name = str(folder / "best.ckpt"), str(folder)
+    scores = {"best_model_score": torch.tensor(0.5), "current_score": torch.tensor(0.5), "kth_value": torch.tensor(0.5)}
+    paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": "", "dirpath": folder_name}
+    return {"monitor": "val/mask_ap", **scores, **paths, "best_k_models": {best: torch.tensor(0.5)}, **changes}
+
+
+def resumed_with(folder: Path, state: dict[str, object]) -> ModelCheckpoint:
+    callback = OurCheckpoint(dirpath=folder, filename="best", monitor="val/mask_ap", mode="max")
+    callback.load_state_dict(state)
+    return callback
+
+
+def test_a_moved_run_keeps_its_best_score_whether_its_checkpoint_is_an_old_or_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "best.ckpt").touch()
+    old = resumed_with(tmp_path / "new", state_of(Path("/old/place/checkpoints")))
+    assert str(tmp_path) not in str(old.state_dict())
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    for callback in (old, resumed_with(tmp_path / "new", old.state_dict())):
+        assert callback.best_model_path == callback.kth_best_model_path == f"{tmp_path}/new/best.ckpt"
+        assert callback.best_model_score == callback.kth_value == torch.tensor(0.5)
+        assert not callback.check_monitor_top_k(trainer, torch.tensor(0.4))
+        assert callback.check_monitor_top_k(trainer, torch.tensor(0.6))
+    (tmp_path / "new" / "best.ckpt").unlink()
+    assert resumed_with(tmp_path / "new", old.state_dict()).best_model_score is None
+
+
+ELSEWHERE = (
+    "local://{}",
+    "file://{}",
+    "{}",
+    "../precious",
+    "http://127.0.0.1:9/x.ckpt",
+    "s3://bucket/x.ckpt",
+    "memory://x.ckpt",
+)
+
+
+@pytest.mark.parametrize("kind", ["whole", *PATHS, "best_k_models"])
+def test_a_foreign_checkpoint_removes_nothing(tmp_path: Path, kind: str) -> None:
+    precious, folder = tmp_path / "precious", tmp_path / "run" / "checkpoints"
+    for place in (precious, folder):
+        place.mkdir(parents=True)
+        (place / "mine.ckpt").write_text("mine")
+    for form in (*ELSEWHERE, "{}/mine.ckpt", "local://{}/mine.ckpt"):
+        path = form.format(precious)
+        changes = {"best_k_models": {path: torch.tensor(2.0)}, "dirpath": str(precious)}
+        changes |= dict.fromkeys(PATHS, path)
+        hostile = changes if kind == "whole" else {kind: changes[kind]}
+        callback = resumed_with(folder, state_of(folder, **hostile))
+        told = {*(getattr(callback, key) for key in PATHS), *callback.best_k_models}
+        assert all(name == "" or Path(name).parent == folder for name in told)
+        checkpoints = WholeFileCheckpointIO()
+        checkpoints.save_checkpoint({"step": 1}, folder / "last.ckpt")
+        for target in (path, precious, precious / "mine.ckpt", folder, folder / "nothing.ckpt"):
+            checkpoints.remove_checkpoint(target)
+    (folder / "link.ckpt").symlink_to(precious / "mine.ckpt")
+    checkpoints.remove_checkpoint(folder / "link.ckpt")
+    assert (precious / "mine.ckpt").read_text() == (folder / "link.ckpt").read_text() == "mine"
+    assert not Path("local:").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"best_k_models": ["best.ckpt"]},
+        {"best_k_models": {"best.ckpt": "0.5"}},
+        {"best_k_models": {"best.ckpt": torch.zeros(2)}},
+        {"best_k_models": {3: torch.tensor(0.5)}},
+        {"best_model_path": None},
+        {"last_model_path": ["last.ckpt"]},
+        {"current_score": "high"},
+    ],
+)
+def test_a_state_that_is_none_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"ModelCheckpoint\{.*(needed)"):
+        resumed_with(tmp_path, state_of(tmp_path, **changes))
 
 
 def test_names_of_the_users_own_that_tell_checkpoints_apart_stay(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from r3cnn.training.checkpoint_io import ModelCheckpoint
 from r3cnn.training.finish import keep_if_best
 
 

@@ -169,5 +169,5 @@ def test_parts_of_a_run_add_up_but_for_their_memory() -> None:
 
 @pytest.mark.parametrize("counts", [(-1, 0), (0, -1)])
 def test_negative_warm_ups_are_refused(counts: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="numbers >= 0 are needed"):
+    with pytest.raises(ValueError, match=r"warm_up_\w+ must be in \[0, inf\)"):
         Measurements(*counts)

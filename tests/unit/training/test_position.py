@@ -32,7 +32,7 @@ def checkpoint(epochs_started: int, epochs_done: int, batches: int, *, is_last: 
     [
         (checkpoint(1, 0, 4), (0, 4)),
         (checkpoint(3, 2, 1), (2, 1)),
-        (checkpoint(3, 2, 9, is_last=True), (3, 0)),
+        (checkpoint(3, 2, 9, is_last=True), (2, 9)),
         (checkpoint(3, 3, 9, is_last=True), (3, 0)),
     ],
 )
@@ -46,8 +46,8 @@ def test_all_counters_of_batches_are_moved_together() -> None:
     content = checkpoint(1, 0, 8)
     move_counters(content, 6)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    assert progress["current"] == {"ready": 6, "processed": 6, "completed": 5}
-    assert progress["total"] == {"ready": 26, "processed": 26, "completed": 25}
+    assert progress["current"] == {"ready": 6, "processed": 6, "completed": 6}
+    assert progress["total"] == {"ready": 26, "processed": 26, "completed": 26}
 
 
 def test_a_file_without_training_progress_says_so() -> None:

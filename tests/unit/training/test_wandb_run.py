@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,6 @@ from r3cnn.schedule import LoopSchedule
 from r3cnn.training.wandb_report import ap_names
 from r3cnn.training.wandb_run import (
     RunFacts,
-    WandbMedia,
     WandbRun,
     _warn_once,
     run_id,
@@ -61,15 +62,6 @@ def test_thresholds_that_rise_and_fall_are_mixed() -> None:
     assert threshold_order([0.5, 0.7, 0.6]) == "mixed"
 
 
-@pytest.mark.parametrize(
-    ("pictures", "panels", "score", "message"),
-    [(-1, 0, 0.5, "pictures must be >= 0, got -1"), (0, -2, 0.5, "panels must be"), (0, 0, 1.5, "lie in .* got 1.5")],
-)
-def test_media_out_of_range_are_refused(pictures: int, panels: int, score: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        WandbMedia(pictures, panels, score, checkpoints=False)
-
-
 FACTS = RunFacts(name="demo-seed0", group="table3", tags=("demo",), config={"seed": 0})
 
 
@@ -86,6 +78,25 @@ def test_what_the_user_sets_wins_over_the_facts(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()  # nothing begins before the trainer asks for it
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pictures": -1}, r"pictures must be in \[0, inf\), got -1"),
+        ({"panels": -2}, r"panels must be in \[0, inf\), got -2"),
+        ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\], got 1.5"),
+        ({"score_threshold": math.nan}, r"score_threshold must be in \[0, 1\], got nan"),
+        ({"project": ""}, "project is empty: a name is needed"),
+        ({"project": "a/b"}, "Invalid project name 'a/b'"),
+        ({"project": "p" * 200}, "Invalid project name"),
+    ],
+)
+def test_settings_that_the_library_or_its_server_would_refuse_later_are_refused_at_once(
+    tmp_path: Path, wrong: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, wandb.Error), match=message):
+        logger(tmp_path, **wrong)
+
+
 def test_without_a_login_a_run_is_offline_unless_the_environment_says_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +107,36 @@ def test_without_a_login_a_run_is_offline_unless_the_environment_says_how(
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "word")
     assert logger(tmp_path)._wandb_init["mode"] is None
+
+
+WRITTEN_BY_INIT = b"[default]\nmode = offline\nentity = me\nproject = mine\nbase_url = https://api.wandb.ai\n"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"[default]\nbase_url = http://127.0.0.1:9\n",
+        b"[DEFAULT]\nbase_url = http://127.0.0.1:9\n[default]\n",
+        b"[default]\n# \xff\nhttp_proxy = somebody\n",
+        b"[default]\nmode = online\nhttps_proxy = http://127.0.0.1:9\n",
+        b"[default]\nsave_code = true\n",
+    ],
+)
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_a_file_in_the_current_folder_does_not_decide_where_runs_go(
+    settings: bytes, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "settings").write_bytes(WRITTEN_BY_INIT)
+    logger(tmp_path)
+    (tmp_path / folder / "settings").write_bytes(settings)
+    with pytest.raises(ValueError, match=rf"{folder}/settings sets \w+ to .*: if it is yours, say WANDB_"):
+        logger(tmp_path)
+    (tmp_path / folder / "settings").unlink()
+    os.mkfifo(tmp_path / folder / "settings")
+    with pytest.raises(ValueError, match="is a named pipe"):
+        logger(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -87,5 +87,5 @@ def test_the_average_shares_no_memory_with_the_weights() -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
 def test_a_decay_out_of_range_is_refused(decay: float) -> None:
-    with pytest.raises(ValueError, match="decay is"):
+    with pytest.raises(ValueError, match="decay must be in"):
         WeightAverage(decay)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r3cnn.evaluation.roi_report import RoiReport
+from r3cnn.evaluation.metrics_format import RoiReport
 from r3cnn.reporting.curves import Panel, Series, draw_panel, panels_of, read_series
 from r3cnn.reporting.html.svg import to_svg
 from r3cnn.reporting.panels import COLORS, INK, dress

@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 import r3cnn
 from r3cnn.names import visible
-from r3cnn.reporting.figures import iou_color
-from r3cnn.reporting.html.pictures import PictureSettings, ReadImage
+from r3cnn.reporting.drawing import iou_color
+from r3cnn.reporting.html.pictures import PictureSettings
 from r3cnn.reporting.html.runs import page_runs, runs_table
 from r3cnn.reporting.html.sections import ROI_FILES, groups_of, histograms, run_section
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import MISSING, NOT_RUN, Cell, Table, mark, marks
+from r3cnn.run_files import write_text
 
 PACKAGE = "r3cnn.reporting.html"
 
@@ -31,14 +32,12 @@ class HtmlSettings:
     Attributes:
         pictures: How many pictures per run, and how large.
         curve_points: Longer curves are averaged down to so many points.
+        detailed_runs: So many runs have their own curves and histograms.
     """
 
     pictures: PictureSettings
     curve_points: int
-
-    def __post_init__(self) -> None:
-        if self.curve_points < 2:
-            raise ValueError(f"curve_points is {self.curve_points}: a curve needs at least 2")
+    detailed_runs: int
 
 
 def write_html(
@@ -47,7 +46,7 @@ def write_html(
     tables: Sequence[Table],
     differences: Sequence[Table],
     settings: HtmlSettings,
-    read_image: ReadImage,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Writes the page; equal runs give equal bytes.
 
@@ -57,7 +56,7 @@ def write_html(
         tables: The paper's tables, ours beside the published values.
         differences: Differences between systems with their intervals.
         settings: What the page takes room for.
-        read_image: (3, H, W) uint8 RGB of an image file of a run's data; raises ValueError where it cannot be read.
+        left_out: Runs that cannot be read, each with the reason.
     """
     environment = Environment(
         loader=PackageLoader(PACKAGE),
@@ -78,12 +77,17 @@ def write_html(
         differences=differences,
         runs_table=runs_table(numbered),
         groups=groups_of(numbered),
-        histograms=[histograms(numbered, split) for split in ROI_FILES],
-        sections=[run_section(run, settings.pictures, settings.curve_points, read_image) for run in numbered],
-        pictures=settings.pictures,
+        histograms=[histograms(numbered[: settings.detailed_runs], split) for split in ROI_FILES],
+        sections=[
+            run_section(
+                run, settings.pictures, settings.curve_points if run.number <= settings.detailed_runs else 0, len(runs)
+            )
+            for run in numbered
+        ],
+        num_undetailed=max(0, len(runs) - settings.detailed_runs),
+        left_out=left_out,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
+    write_text(content, path)
 
 
 def _shown(value: object) -> object:

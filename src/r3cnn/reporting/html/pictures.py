@@ -1,35 +1,23 @@
-"""What a run found in a few images after loop 1, 2, …, drawn from its detection files and the images themselves."""
+"""Thumbnails of the strips that a run drew of a few validation images, cut into one picture per loop."""
 
 from __future__ import annotations
 
 import base64
 import io
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
-from r3cnn.data.image_files import ImageFolder
-from r3cnn.reporting.drawing import Mark, draw_marks
-from r3cnn.reporting.figures import MAX_LABELS, TRUTH, best_ious, iou_color, to_pillow
-from r3cnn.reporting.html.coco_files import (
-    CocoFile,
-    CocoImage,
-    FileId,
-    Found,
-    detection_files,
-    read_coco,
-    read_found,
-    seen_ids,
-)
+from r3cnn.disk import open_regular
+from r3cnn.reporting.drawing import panels_of_strip
+from r3cnn.run_files import LOOPS, PICTURES, own_file
 
-ReadImage = Callable[[Path, Mapping[str, object]], Tensor]
-log = logging.getLogger(__name__)
+MOST_BYTES, MOST_PIXELS = 64 * 2**20, 50_000_000  # of a strip; ours have 900 pixels a loop at most
+SMALLEST_SIDE = 96
+BYTES_PER_PIXEL = 0.15  # of WebP, for the first try
 
 
 @dataclass(frozen=True)
@@ -37,39 +25,16 @@ class PictureSettings:
     """How many pictures, and how large.
 
     Attributes:
-        images: Images per run, spread over those that it was scored on; 0 for none.
-        side: Longer side of a picture in pixels.
+        images: Images per run, spread over those that it drew; 0 for none.
+        side: Longer side of a picture in pixels, at most.
         quality: Of the WebP files, in [1, 100].
-        score_threshold: Detections with a lower score are left out.
+        total_mib: What the pictures of all runs take in the page, in MiB; those of many runs are smaller and fewer.
     """
 
     images: int
     side: int
     quality: int
-    score_threshold: float
-
-    def __post_init__(self) -> None:
-        if self.images < 0:
-            raise ValueError(f"pictures.images is {self.images}: 0 or more are possible")
-        if self.side < 1:
-            raise ValueError(f"pictures.side is {self.side}: at least one pixel is needed")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"pictures.quality is {self.quality}: it goes from 1 to 100")
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"pictures.score_threshold is {self.score_threshold}: scores lie in [0, 1]")
-
-
-@dataclass(frozen=True)
-class LoopPicture:
-    """One image after one loop.
-
-    Attributes:
-        uri: The picture itself, as a data URI.
-        text: What it shows, such as "12 boxes, mean IoU 0.81".
-    """
-
-    uri: str
-    text: str
+    total_mib: float
 
 
 @dataclass(frozen=True)
@@ -77,129 +42,81 @@ class LoopPictures:
     """One image after every loop.
 
     Attributes:
-        file_name: Of the image.
+        name: Of the image, as it is called in the names of the run's pictures.
         width: Of the pictures, in pixels.
         height: Of the pictures, in pixels.
-        loops: Loop 1 first.
+        uris: The pictures themselves, as data URIs, loop 1 first.
     """
 
-    file_name: str
+    name: str
     width: int
     height: int
-    loops: tuple[LoopPicture, ...]
+    uris: tuple[str, ...]
 
 
 class NoPicturesError(ValueError):
-    """Pictures cannot be drawn; the message says what is missing."""
+    """There are no pictures to show; the message says why."""
 
 
-def loop_pictures(
-    folder: Path, data: Mapping[str, object], num_loops: int, settings: PictureSettings, read_image: ReadImage
-) -> list[LoopPictures]:
-    """Draws a run's detections loop by loop; boxes and masks have the colour of the box's IoU with the ground truth.
+def loop_pictures(folder: Path, num_loops: int, settings: PictureSettings, runs: int) -> list[LoopPictures]:
+    """What a run drew of a few images, loop by loop; nothing but files in its own folder is shown.
 
     Args:
         folder: Of the finished run.
-        data: The part ``data`` of its configuration.
         num_loops: Loops that were scored.
         settings: How many pictures, and how large.
-        read_image: (3, H, W) uint8 RGB of an image file, as ``data`` wants it read; raises ValueError where it cannot
-            be: that image is left out.
+        runs: Number of runs that share the room.
 
     Raises:
-        NoPicturesError: If a file that it takes is not there, or is not what a run writes, or no image can be read.
+        NoPicturesError: If there is none, or one is not what a run draws.
     """
     if not settings.images:
         return []
-    images, coco = _coco_of(data)
-    on_disk = ImageFolder(images)
-    files = detection_files(folder, num_loops)
-    missing = next((file for file in files if not file.is_file()), None)
-    if missing is not None:
-        raise NoPicturesError(f"{missing.name} is not in the run's folder: evaluate with evaluation.save_loops=true")
+    files = sorted(folder.glob(f"{PICTURES}/*{LOOPS}"), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise NoPicturesError(f"the run's folder has no {PICTURES}/*{LOOPS}: pictures={settings.images} draws them")
+    count = min(settings.images, len(files))
+    chosen = [files[position * len(files) // count] for position in range(count)]
     try:
-        chosen = [coco.images[key] for key in _spread(seen_ids(folder, coco), settings.images)]
-        found = [read_found(file, {image.id for image in chosen}) for file in files]
-    except KeyError as error:
-        raise NoPicturesError(f"image {error} is not in the annotation file any more") from error
-    except ValueError as error:
-        raise NoPicturesError(str(error)) from error
-    drawn: list[LoopPictures] = []
-    for image in chosen:
-        try:
-            photo = to_pillow(read_image(images / on_disk.find(image.file_name), data))
-        except ValueError as error:
-            log.warning("skipping picture: %s", error)
-            unreadable = str(error)
-            continue
-        drawn.append(_pictures(image, photo, coco, [loop.get(image.id, []) for loop in found], settings))
-    if chosen and not drawn:
-        raise NoPicturesError(unreadable)
-    return drawn
-
-
-def _coco_of(data: Mapping[str, object]) -> tuple[Path, CocoFile]:
-    """Folder of the validation images, and their annotations."""
-    part = data.get("val")
-    if not isinstance(part, Mapping):
-        raise NoPicturesError("the run's configuration names no validation data")
-    root = Path(str(data.get("root") or ""))
-    images, annotations = root / str(part.get("images")), root / str(part.get("annotations"))
-    for path in (annotations, images):
-        if not path.exists():
-            raise NoPicturesError(f"{path} is not there any more")
-    try:
-        return images, read_coco(annotations)
-    except ValueError as error:
-        raise NoPicturesError(str(error)) from error
-
-
-def _spread(ids: Sequence[FileId], count: int) -> list[FileId]:
-    count = min(count, len(ids))
-    return [ids[position * len(ids) // count] for position in range(count)]
-
-
-def _pictures(
-    image: CocoImage, photo: Image.Image, coco: CocoFile, loops: Sequence[Sequence[Found]], settings: PictureSettings
-) -> LoopPictures:
-    truth = torch.tensor(coco.boxes.get(image.id, []), dtype=torch.float32).reshape(-1, 4)
-    drawn = [_picture(photo, found, truth, settings) for found in loops]
-    width, height = drawn[0][0].size
-    return LoopPictures(
-        image.file_name,
-        width,
-        height,
-        tuple(LoopPicture(_data_uri(picture, settings.quality), text) for picture, text in drawn),
-    )
-
-
-def _picture(
-    photo: Image.Image, found: Sequence[Found], truth: Tensor, settings: PictureSettings
-) -> tuple[Image.Image, str]:
-    shown = sorted((one for one in found if one.score >= settings.score_threshold), key=lambda one: -one.score)
-    boxes = torch.tensor([one.corners() for one in shown], dtype=torch.float32).reshape(-1, 4)
-    ious = best_ious(boxes, truth)
-    is_labelled = len(shown) <= MAX_LABELS
-    marks = [
-        _mark(one, photo.size, iou, is_labelled=is_labelled) for one, iou in zip(shown, ious.tolist(), strict=True)
+        images = [_panels(folder, file, num_loops) for file in chosen]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that pillow may raise
+        raise NoPicturesError(f"{error}") from error
+    most = settings.total_mib * 2**20 * 3 / 4 / runs  # as text they take a third more
+    side = min(settings.side, math.isqrt(int(most / (count * num_loops) / BYTES_PER_PIXEL)))
+    while True:
+        side = max(side, min(SMALLEST_SIDE, settings.side))
+        drawn = [[_webp(panel, side, settings.quality) for panel in panels] for panels in images]
+        size = sum(len(picture) for pictures in drawn for picture in pictures)
+        if size <= most:
+            break
+        if side > SMALLEST_SIDE:
+            side = int(side * 0.9 * math.sqrt(most / size))
+        elif not (images := images[:-1]):
+            raise NoPicturesError("there is no room: name fewer runs, or raise html.pictures.total_mib")
+    return [
+        LoopPictures(file.name.removesuffix(LOOPS), *_size(panels[0], side), tuple(map(_data_uri, pictures)))
+        for file, panels, pictures in zip(chosen, images, drawn, strict=False)
     ]
-    marks += [Mark((x1, y1, x2, y2), TRUTH, is_outline=True) for x1, y1, x2, y2 in truth.tolist()]
-    mean = f"mean IoU {ious.mean():.3f}" if len(ious) and len(truth) else "no IoU"
-    text = f"{len(shown)} {'box' if len(shown) == 1 else 'boxes'}, {mean}"
-    return draw_marks(photo, marks, scale=settings.side / max(photo.size)), text
 
 
-def _mark(found: Found, size: tuple[int, int], iou: float, *, is_labelled: bool) -> Mark:
-    """A detection in the colour of its IoU, with its mask cut to the pixels that its box touches."""
-    corners = found.corners()
-    left, top = max(0, int(corners[0])), max(0, int(corners[1]))
-    right, bottom = min(size[0], int(corners[2]) + 1), min(size[1], int(corners[3]) + 1)
-    code = {"size": found.segmentation.size, "counts": found.segmentation.counts.encode()}
-    mask = coco_mask.decode(code)[top:bottom, left:right].astype(bool)
-    return Mark(corners, iou_color(iou), f"{iou:.2f}" if is_labelled else "", mask, (left, top))
+def _panels(folder: Path, file: Path, count: int) -> Sequence[Image.Image]:
+    path = own_file(folder, str(file.relative_to(folder)))
+    with open_regular(path, MOST_BYTES) as stream, Image.open(stream, formats=("PNG",)) as strip:
+        if strip.width * strip.height > MOST_PIXELS:
+            raise ValueError(f"{path} has {strip.width} x {strip.height} pixels, which no run draws")
+        return panels_of_strip(strip.convert("RGB"), count)
 
 
-def _data_uri(picture: Image.Image, quality: int) -> str:
+def _size(panel: Image.Image, side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(panel.size))
+    return max(1, round(panel.width * scale)), max(1, round(panel.height * scale))
+
+
+def _webp(panel: Image.Image, side: int, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    panel.resize(_size(panel, side), reducing_gap=2).save(buffer, "WEBP", quality=quality, method=2)
+    return buffer.getvalue()
+
+
+def _data_uri(picture: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(picture).decode()

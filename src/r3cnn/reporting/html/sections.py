@@ -15,13 +15,14 @@ from r3cnn.reporting.html.charts import (
     parameters_chart,
     series_dashes,
 )
-from r3cnn.reporting.html.pictures import LoopPictures, NoPicturesError, PictureSettings, ReadImage, loop_pictures
+from r3cnn.reporting.html.pictures import LoopPictures, NoPicturesError, PictureSettings, loop_pictures
 from r3cnn.reporting.html.runs import KINDS, PageRun
 from r3cnn.reporting.panels import COLORS
 from r3cnn.reporting.roi_figures import read_roi_report
 from r3cnn.reporting.tables import mark
+from r3cnn.run_files import NUMBERS, ROIS, TRAINING_ROIS, own_file
 
-ROI_FILES = {"training": "roi_statistics_train.json", "evaluation": "roi_statistics.json"}
+ROI_FILES = {"training": TRAINING_ROIS, "evaluation": ROIS}
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def histograms(runs: Sequence[PageRun], split: str) -> Histograms:
     for run in sorted(runs, key=_panel_order):
         path = run.folder / ROI_FILES[split]
         try:
-            reports += [(run, read_roi_report(path))] if path.is_file() else []
-        except ValueError as error:
+            reports += [(run, read_roi_report(path))] if path.exists() else []
+        except (OSError, ValueError) as error:
             problems.append(str(error))
     thresholds = [loop["iou_threshold"] for _, report in reports for loop in report["loops"].values()]
     lowest = min(thresholds, default=0.0)
@@ -155,14 +156,14 @@ def _panel_order(run: PageRun) -> tuple[bool, bool]:
     return len(thresholds) > 1, list(thresholds) == sorted(thresholds)
 
 
-def run_section(run: PageRun, settings: PictureSettings, curve_points: int, read_image: ReadImage) -> RunSection:
-    """Curves and pictures of one run, or why there are none."""
+def run_section(run: PageRun, settings: PictureSettings, curve_points: int, runs: int) -> RunSection:
+    """Curves and pictures of one of several runs, or why there are none."""
     charts, charts_missing = _curves(run, curve_points)
     pictures: list[LoopPictures] = []
     pictures_missing = "none were asked for"
     try:
         num_loops = len(run.run.metrics["loops"])
-        pictures = loop_pictures(run.folder, run.data, num_loops, settings, read_image)
+        pictures = loop_pictures(run.folder, num_loops, settings, runs)
     except NoPicturesError as error:
         pictures_missing = str(error)
     return RunSection(run.number, run.name, tuple(charts), tuple(pictures), charts_missing, pictures_missing)
@@ -170,10 +171,12 @@ def run_section(run: PageRun, settings: PictureSettings, curve_points: int, read
 
 def _curves(run: PageRun, max_points: int) -> tuple[list[Chart], str]:
     """Diagrams, and what to say where there are none."""
-    path = run.folder / "metrics.csv"
-    if not path.is_file():
-        return [], "the run's folder has no metrics.csv, which logger=csv writes"
+    if not max_points:
+        return [], "those of the first runs alone are drawn, html.detailed_runs; name this run to see its own"
+    if not (run.folder / NUMBERS).exists():
+        return [], f"the run's folder has no {NUMBERS}, which logger=csv writes"
     try:
-        return loss_charts(path, f"losses-{run.number}", max_points), "metrics.csv holds nothing to draw"
-    except ValueError as error:
+        path = own_file(run.folder, NUMBERS)
+        return loss_charts(path, f"losses-{run.number}", max_points), f"{NUMBERS} holds nothing to draw"
+    except Exception as error:  # whatever matplotlib makes of the numbers; the other runs are worth showing
         return [], str(error)

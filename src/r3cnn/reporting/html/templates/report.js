@@ -21,6 +21,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
   for (const button of table.querySelectorAll("button.sort")) button.addEventListener("click", () => sortBy(table, button));
 }
 
+// The style sheet hides what is after the first 50 rows, whichever they are after sorting, until all are asked for.
+for (const button of document.querySelectorAll("button.more")) {
+  button.addEventListener("click", () => {
+    document.getElementById(button.getAttribute("aria-controls")).classList.add("whole");
+    button.remove();
+  });
+}
+
 // Sliders: one picture per loop lies in its figure, one of them is shown.
 for (const figure of document.querySelectorAll("figure.picture")) {
   const slider = figure.querySelector("input"), output = figure.querySelector("output");

@@ -1,19 +1,73 @@
-"""AP against time of the optional modes of inference as a picture."""
+"""AP and time of the optional modes of inference: a table on the terminal and a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from r3cnn.evaluation.protocol import Stats
 from r3cnn.names import shortened
+from r3cnn.reporting.console import percent, plain_table, terminal
 from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
-from r3cnn.reporting.speed_tables import SpeedPoint, read_speed
+from r3cnn.run_files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from rich.console import Console
 
 KINDS = ("box", "mask")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")  # more than colours, so that no two curves look alike
+
+
+class SpeedPoint(TypedDict):
+    """AP and time of one setting, as in ``speed.json``."""
+
+    curve: str
+    label: str
+    seconds_per_image: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    box: Stats
+    mask: Stats
+
+
+class SpeedReport(TypedDict):
+    """Content of ``speed.json``."""
+
+    checkpoint: str
+    images: int
+    repetitions: int
+    clock: str
+    machine: dict[str, str | int]
+    points: list[SpeedPoint]
+
+
+def read_speed(path: Path) -> SpeedReport:
+    """Reads ``speed.json``."""
+    return read_json(path, SpeedReport)
+
+
+def print_speed(path: Path, console: Console | None = None) -> None:
+    """Prints one row per setting: AP, time per image, and time beside the network as it was trained.
+
+    Args:
+        path: ``speed.json``.
+        console: Where to; standard output by default.
+    """
+    report = read_speed(path)
+    title = f"{report['images']} images, AP in %, {report['clock']} time"
+    table = plain_table(title, ("setting", "box AP", "mask AP", "ms/image", "time", "quartiles"), names=1)
+    for point in report["points"]:
+        table.add_row(
+            f"{point['curve']}, {point['label']}",
+            percent(point["box"]["ap"]),
+            percent(point["mask"]["ap"]),
+            f"{1000 * point['seconds_per_image']:.1f}",
+            f"{point['ratio']:.3f}",
+            f"{point['ratio_low']:.3f}–{point['ratio_high']:.3f}",
+        )
+    (console or terminal()).print(table)
 
 
 def draw_speed(report: Path, path: Path) -> None:
