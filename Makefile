@@ -20,6 +20,7 @@ help: ## List the targets.
 setup: $(READY) ## Create the virtual environment and install everything into it; other targets do it by themselves.
 
 $(READY): pyproject.toml
+	@echo "installing r3cnn into $(VENV): torch alone takes 5 GB and, with a fast line, two minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

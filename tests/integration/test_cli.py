@@ -77,6 +77,11 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
     assert "44,170,992" in text
 
 
+def test_params_refuses_parts_that_do_not_fit_together(cli: Cli) -> None:
+    with pytest.raises(ValueError, match=r"^model\.rpn: strides of rpn\.anchors are \[4, 8, 16, 32, 48\]"):
+        cli("params", "experiment=mask_rcnn", "rpn.anchors.strides=[4,8,16,32,48]")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
@@ -109,7 +114,8 @@ def test_multirun_may_stand_anywhere_and_every_failed_job_is_named_in_a_line(
         errors = capfd.readouterr().err
         for name in "ab":
             assert (
-                f"failed: runs=[{tmp_path}/{name}] output_dir={tmp_path}: no run to report: {tmp_path}/{name}" in errors
+                f"failed: runs=[{tmp_path}/{name}] output_dir={tmp_path}: runs: no run to report: {tmp_path}/{name}"
+                in errors
             )
         assert "Traceback" not in errors
         assert "HYDRA_FULL_ERROR" not in errors

@@ -217,7 +217,7 @@ def test_predict_leaves_out_what_it_cannot_read_and_tells_images_of_the_same_nam
     text = (out / "predict.log").read_text()
     assert "00000.png: cannot be read as an image: unknown image format" in text
     assert "left out 1 of 6 files, which cannot be read: ['00000.png']" in text
-    assert "skipped 1 files that are no images: 00000.mpeg" in text
+    assert "files: no images: 00000.mpeg" in text
     cli(*call, f"source={photos}", "recursive=true", "pictures=0", f"output_dir={tmp_path}/all")
     assert json.loads((tmp_path / "all/detections.json").read_text()) == entries
     assert not (tmp_path / "all/pictures").exists()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 import threading
 import time
@@ -50,6 +53,20 @@ def test_the_folder_is_free_after_a_run_that_failed(tmp_path: Path) -> None:
         raise KeyError
     with sole_writer(tmp_path, waits=False):
         assert (tmp_path / LOCK_FILE).is_file()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_to_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):  # and nothing is left that would keep the next run out
+        with sole_writer(tmp_path):
+            (tmp_path / "result.json").write_text("{}")
+    assert caplog.text.count("no locks") == 2
 
 
 def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:

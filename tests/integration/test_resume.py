@@ -167,7 +167,7 @@ def test_what_a_resumed_run_cannot_take_over_is_refused_before_anything_is_touch
         (["channels=24"], r"resume=\S+last\.ckpt do not fit this network:\n- \d+ tensors of another shape"),
         (["optimizer=sgd"], r"resume=\S+ was trained by AdamW, this run has SGD"),
         (["data.classes=[circle,triangle,square]"], r"first 'square' where this run has 'triangle', .* another order"),
-        (["seed=1"], r"its seed is 0, that of this run 1"),
+        (["seed=1"], r"its seed is 0, that of this run 1.*: seed=0 goes on with it"),
         (["data.prepare.train=9"], r"its number of training images is 8, that of this run 9"),
         (["trainer.max_epochs=1"], r"resume=\S+: 2 epochs are done, trainer.max_epochs is 1"),
         (["data.image_range=[0,4095]"], r"data\.image_range=None, this run has \(0\.0, 4095\.0\)"),

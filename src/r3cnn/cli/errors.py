@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import r3cnn
+from r3cnn.cli.configs import config_folder
 from r3cnn.cli.ranks import is_first_on_node, is_one_of_several, rank_in
 from r3cnn.names import visible_lines
 
@@ -182,8 +183,23 @@ def keys_instead(error: BaseException) -> str | None:
     known = sorted(str(key) for key in reason.parent_node)
     if reason.key is None or str(reason.key) in known:
         return None
-    place = str(reason.full_key).rpartition(".")[0] or "the configuration"
-    return f"{place} has no key {str(reason.key)!r}. There are {', '.join(known)}.{_guess(str(reason.key), known)}"
+    name, place = str(reason.key), str(reason.full_key).rpartition(".")[0]
+    guess = _guess(name, known)
+    if not place:  # a group such as experiment is no key, and who leaves out its group means the key in it
+        groups = [path.name for path in config_folder().iterdir() if path.is_dir()]
+        deeper = " or ".join(_keys_called(name, reason.parent_node))
+        guess = f" Did you mean {deeper}?" if deeper else _guess(name, [*known, *groups])
+    return f"{place or 'the configuration'} has no key {name!r}. There are {', '.join(known)}.{guess}"
+
+
+def _keys_called(name: str, config: DictConfig) -> Iterator[str]:
+    """The whole keys that end in a name, such as ``optimizer.lr``."""
+    groups = {
+        str(key): node for key in config if key != "hydra" and isinstance(node := config._get_node(key), DictConfig)
+    }
+    for key, group in groups.items():
+        if not group._is_none() and not group._is_interpolation():
+            yield from (f"{key}.{rest}" for rest in ([name] if name in group else _keys_called(name, group)))
 
 
 def _guess(name: str, known: Sequence[str]) -> str:

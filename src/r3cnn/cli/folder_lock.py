@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from r3cnn.cli.ranks import is_one_of_several, job_in, rank_in
 from r3cnn.run_files import (
@@ -38,6 +39,7 @@ WRITTEN = (
     *(TRAINING_ROIS, BOOTSTRAPS, f"{CHECKPOINTS}/*.ckpt", f"{PICTURES}/*.png", f"{ERRORS}/*.png", f"{ERRORS}/*.json"),
 )
 REMINDER_SECONDS = 600.0  # between two words about a wait
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre without -o flock, NFS without its daemon, some FUSE
 
 
 @contextmanager
@@ -63,9 +65,9 @@ def sole_writer(output_dir: Path, *, waits: bool = False) -> Iterator[None]:
         yield
         return
     output_dir.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(output_dir / LOCK_FILE), output_dir / OWNER_FILE
+    lock, owner = _lock_of(output_dir), output_dir / OWNER_FILE
     try:
-        lock.acquire(timeout=0 if job is None else LOOK_SECONDS)  # further ranks look whether it is free
+        _acquire(lock, timeout=0 if job is None else LOOK_SECONDS)  # further ranks look whether it is free
     except Timeout:
         if not waits or is_one_of_several(os.environ):
             raise _occupied(output_dir) from None
@@ -105,13 +107,15 @@ def _occupied(output_dir: Path) -> ValueError:
 def _follow(output_dir: Path, job: str) -> None:
     """Lets a further rank go on once the first one has the folder, or refuses it as that one is refused."""
     begin = occupied_since = time.monotonic()
-    lock, owner = FileLock(output_dir / LOCK_FILE), output_dir / OWNER_FILE
+    lock, owner = _lock_of(output_dir), output_dir / OWNER_FILE
     while (now := time.monotonic()) < begin + PATIENCE_SECONDS:
         with suppress(OSError):
             if owner.read_text(encoding="utf-8") == job:
                 return
         if output_dir.is_dir():
-            with suppress(Timeout), lock.acquire(timeout=0):
+            with suppress(Timeout):
+                _acquire(lock, timeout=0)
+                lock.release()
                 occupied_since = now
         if now - occupied_since > OCCUPIED_SECONDS:
             raise _occupied(output_dir)
@@ -127,8 +131,26 @@ def _remove_drafts(output_dir: Path) -> None:
                 path.unlink()
 
 
-def _wait_for(lock: FileLock, output_dir: Path) -> None:
-    while not lock.is_locked:
+def _wait_for(lock: BaseFileLock, output_dir: Path) -> None:
+    while True:
         log.warning("another run is writing into %s: this one waits until it has ended", output_dir)
         with suppress(Timeout):
-            lock.acquire(timeout=REMINDER_SECONDS)
+            return _acquire(lock, timeout=REMINDER_SECONDS)
+
+
+def _lock_of(output_dir: Path) -> BaseFileLock:
+    """The lock of a folder.
+
+    A file that merely exists does not stand in for it: that would outlive a killed run and keep out its successor.
+    """
+    return FileLock(output_dir / LOCK_FILE, fallback_to_soft=False)
+
+
+def _acquire(lock: BaseFileLock, timeout: float) -> None:
+    """Takes the lock; on a file system that knows none, goes on without it and says so."""
+    try:
+        lock.acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning("%s: this file system has no locks: nothing keeps a second run out of it", lock.lock_file)

@@ -230,9 +230,10 @@ def _check_resumed(
 def _check_order(path: Path, theirs: Mapping[str, object], ours: Mapping[str, object]) -> None:
     for key, what in {"seed": "seed", "images": "number of training images", "digest": "digest of image ids"}.items():
         if theirs[key] != ours[key]:
+            way_out = f"seed={theirs[key]} goes on with it, " if key == "seed" else ""
             raise ValueError(
                 f"resume={path}: its {what} is {theirs[key]}, that of this run {ours[key]}, which would change the "
-                "order of the images within the run; init=… starts a new run from its weights"
+                f"order of the images within the run: {way_out}init=… starts a new run from its weights"
             )
 
 

@@ -36,6 +36,7 @@ BENCHMARKS = ("train", "infer", "loops", "parts", "scale", "masks", "coco_eval",
 HARMLESS_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ".*your dataloader is not resumable.*",  # it is: the checkpoint's position is handed to it
+    ".*Checkpoint directory .* is not empty.*",  # a run that is resumed; another one is refused
     ".*could not find the monitored key.*",  # a checkpoint between two validations
     ".*srun. command is available.*",  # SLURM is there, this run is none of its jobs
     ".*`srun` command is available.*",  # whoever wants it says launcher=slurm

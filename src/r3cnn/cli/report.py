@@ -41,7 +41,8 @@ def run(config: DictConfig) -> None:
     runs, left_out = readable_runs(run_folders(config))
     if not runs:
         more = f", and {len(left_out) - 1} more cannot be read either" if len(left_out) > 1 else ""
-        raise ValueError(f"no run to report: {left_out[0]}{more}")
+        asked = "search" if config.runs is None else "runs"
+        raise ValueError(f"{asked}: no run to report: {left_out[0]}{more}")
     records = {Path(run.name): run.record for run in runs if run.record is not None}
     tables = tables_of(paper, names, records, with_empty=config.table != ALL)
     differences = differences_of(paper, names, records, config.significance) if config.significance.resamples else []

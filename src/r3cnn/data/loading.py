@@ -232,12 +232,12 @@ def find_images(folder: Path, *, recursive: bool) -> list[Path]:
     files = [
         path
         for path in paths
-        if _is_file(path) and not any(part.startswith(".") for part in path.parent.relative_to(folder).parts)
+        if not path.is_dir() and not any(part.startswith(".") for part in path.parent.relative_to(folder).parts)
     ]
     images = [path for path in files if is_image_file(path)]
     others = sorted({*files} - {*images})
     if others:
-        log.info("%s: skipped %d files that are no images: %s", folder, len(others), shortened(others))
+        log.info("%s: skipped %d of %d files: no images: %s", folder, len(others), len(files), shortened(others))
     return images
 
 

@@ -205,8 +205,7 @@ def _check_value(value: object, hint: object, key: str) -> None:
     """Refuses a plain value that is not of the declared type; what holds nodes is checked once they are built."""
     if not _is_plain(value):
         return
-    if isinstance(value, float) and math.isnan(value):
-        raise SettingError(f"{key} is NaN: a number is needed")
+    _check_numbers(value, key)
     if get_origin(hint) is Literal and value not in get_args(hint):
         raise SettingError(f"{key} is {value!r}: one of {get_args(hint)} is needed")
     try:
@@ -216,6 +215,17 @@ def _check_value(value: object, hint: object, key: str) -> None:
             value, key = value[int(index)], f"{key}[{index}]"  # type: ignore[index]
         wanted = hint.__name__ if isinstance(hint, type) else MODULE_NAMES.sub("", str(hint))
         raise SettingError(f"{key} is {value!r}: {wanted} is needed") from None
+
+
+def _check_numbers(value: object, key: str) -> None:
+    """Refuses numbers that no setting can mean, and that torch and numpy fail over late."""
+    if isinstance(value, float) and math.isnan(value):
+        raise SettingError(f"{key} is NaN: a number is needed")
+    if isinstance(value, int) and abs(value) > sys.maxsize:
+        raise SettingError(f"{key} is {value}: a number of at most 64 bits is needed")
+    if isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            _check_numbers(entry, f"{key}[{index}]")
 
 
 def _is_plain(value: object) -> bool:

@@ -224,17 +224,25 @@ def build_model(config: Mapping[str, object], trusted: Sequence[str] | None) -> 
 
 
 def build_shapes(config: Mapping[str, object], trusted: Sequence[str] | None) -> RCNN:
-    """Likewise on the device ``meta``: its shapes alone, without memory for weights.
+    """Likewise on the device ``meta``, without memory for weights; its parts are known to fit together.
 
     A network with a part that needs values to be built, as ``torch.linspace(…).tolist()`` does, is built on the CPU.
+
+    Raises:
+        ValueError: As `build_model` does, or for parts that do not fit together.
     """
     try:
         with torch.device("meta"):
-            return build_model(config, trusted)
+            network = build_model(config, trusted)
     except ValueError as error:
         if "meta" not in str(error):
             raise
-    return build_model(config, trusted)
+        network = build_model(config, trusted)
+    try:
+        check_shapes(network)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
+    return network
 
 
 @contextmanager
@@ -281,7 +289,7 @@ def restore_model(path: Path, trusted_packages: str | Sequence[str] = ()) -> tup
     trusted = trusted_targets(trusted_packages)
     try:
         with no_larger_than(weights, path):
-            check_shapes(build_shapes(info.model, trusted))
+            build_shapes(info.model, trusted)
         model = build_model(info.model, trusted)
     except ValueError as error:
         raise (

@@ -35,11 +35,20 @@ def test_an_unknown_key_is_answered_with_those_that_there_are_and_the_closest() 
     assert hint.endswith(" Did you mean 'lr'?")
 
 
-def test_an_unknown_key_at_the_top_is_one_of_the_configuration() -> None:
-    hint = keys_instead(refusal_of("optimiser=sgd"))
+@pytest.mark.parametrize(
+    ("override", "guess"),
+    [
+        ("optimiser=sgd", "'optimizer'"),
+        ("experimant=demo", "'experiment'"),  # a group that is no key
+        ("lr=0.1", "optimizer.lr"),
+        ("batch_size=4", "data.batch_size"),
+    ],
+)
+def test_an_unknown_key_at_the_top_is_one_of_the_configuration(override: str, guess: str) -> None:
+    hint = keys_instead(refusal_of(override))
     assert hint is not None
-    assert hint.startswith("the configuration has no key 'optimiser'.")
-    assert hint.endswith(" Did you mean 'optimizer'?")
+    assert hint.startswith(f"the configuration has no key '{override.partition('=')[0]}'.")
+    assert hint.endswith(f" Did you mean {guess}?")
 
 
 @pytest.mark.parametrize("override", ["experiment=r3cnn_naif", "recursion.heads.7=0"])

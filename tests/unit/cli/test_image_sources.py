@@ -29,7 +29,7 @@ def test_images_of_a_folder_are_taken_by_name_and_other_files_counted(
     touch(tmp_path, "b.png", "a.JPG", "paper.pdf", "notes.txt", "._b.png", "video.mpeg", "deep/c.png")
     with caplog.at_level(logging.INFO):
         assert found(tmp_path) == ["a.JPG", "b.png"]
-    assert "skipped 4 files that are no images" in caplog.text
+    assert "skipped 4 of 6 files" in caplog.text
 
 
 def test_images_of_the_same_name_in_several_folders_keep_names_of_their_own(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import sys
 import zlib
@@ -279,11 +280,12 @@ def test_the_images_of_a_folder_are_found_and_the_other_files_counted(tmp_path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "not fetched.png")
     with caplog.at_level(logging.INFO):
         found = find_images(tmp_path, recursive=False)
     assert [path.name for path in found] == ["a.JPG", "b.png", "c.heic", "link.png"]
-    assert caplog.messages == [f"{tmp_path}: skipped 5 files that are no images: .DS_Store, ._b.png, d.mpeg and 2 more"]
+    assert caplog.messages == [f"{tmp_path}: skipped 6 of 10 files: no images: .DS_Store, ._b.png, d.mpeg and 3 more"]
     assert [path.name for path in find_images(tmp_path, recursive=True)] == [
         *("a.JPG", "b.png", "c.heic", "f.tif"),
         "link.png",  # is named where it is read

@@ -144,6 +144,11 @@ DETECTOR = {"_target_": "r3cnn.detector.RCNN", "backbone": RESNET, "fpn": LINEAR
         ({"_target_": "r3cnn.backbones.ResNet", "depth": 10}, "model.x.norm is missing: ResNet needs it"),
         ({**EXTRACTOR, "strides": [-1]}, "model.x.strides must be in [1, inf), got -1"),
         ({**EXTRACTOR, "strides": [4], "output_size": 10**6}, "model.x.output_size must be in [1, 64], got 1000000"),
+        (
+            {**EXTRACTOR, "strides": [4], "finest_scale": 10**30},
+            f"model.x.finest_scale is {10**30}: a number of at most 64",
+        ),
+        ({**EXTRACTOR, "strides": [4, 10**30]}, f"model.x.strides[1] is {10**30}: a number of at most 64 bits"),
         ({**EXTRACTOR, "strides": []}, "model.x.strides is empty: "),
         ({**EXTRACTOR, "strides": {"a": 4}}, "model.x.strides is {'a': 4}: Sequence[int] is needed"),
         ({**DETECTOR, "fpn": None}, "model.x.fpn is None: Callable["),

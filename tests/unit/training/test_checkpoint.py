@@ -145,5 +145,5 @@ def test_a_network_whose_weights_fit_and_whose_parts_do_not_is_refused_by_part(t
     assert restore_model(path)[0].num_classes == 3
     network["roi_heads"]["mask_branch"]["extractor"]["output_size"] = 7  # type: ignore[index]
     save_weights(path, info, weights)
-    with pytest.raises(ValueError, match=r"a\.ckpt: its network cannot be built: roi_heads\.mask_branch: "):
+    with pytest.raises(ValueError, match=r"a\.ckpt: its network cannot be built: model\.roi_heads\.mask_branch: "):
         restore_model(path)
