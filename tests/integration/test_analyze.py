@@ -104,8 +104,9 @@ def test_figure_2_is_drawn_from_several_runs_and_leaves_the_statistics_of_a_run_
     [
         (["runs=[]"], "runs is empty"),
         (["split=test", "runs=[here]"], "split is 'test': one of train, val is needed"),
-        (["runs=[here,here]"], "runs names a folder twice"),
-        (["runs=[here]"], r"roi_statistics_train\.json does not exist"),
+        (["runs=[.,.]"], "runs names a folder twice"),
+        (["runs=[.]"], r"roi_statistics_train\.json does not exist"),
+        (["runs=here"], "runs has here: no folder of that name"),
     ],
 )
 def test_runs_that_cannot_be_drawn_are_refused_with_a_reason(cli: Cli, overrides: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "roi_head.bbox_head" in text
     assert "44,170,992" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "message"),
+    [
+        ("params", "+colour=red", "colour=red: nothing reads colour"),
+        ("params", "+colour.dark=red", "colour.dark=red: nothing reads colour"),
+        ("report", "+html.pictures.sides=3", "html.pictures.sides=3: nothing reads html.pictures.sides"),
+        ("params", "++channels=64", None),
+        ("params", "+width=64 channels=${width}", None),
+    ],
+)
+def test_a_new_key_that_nothing_reads_is_refused(cli: Cli, command: str, word: str, message: str | None) -> None:
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        cli(command, *word.split())
 
 
 def test_params_refuses_parts_that_do_not_fit_together(cli: Cli) -> None:

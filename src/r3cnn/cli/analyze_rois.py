@@ -51,12 +51,12 @@ def found_folders(given: Sequence[str], file: str) -> list[str]:
         file: What a folder that fits a pattern must hold, as a run that has not come so far does not.
 
     Raises:
-        ValueError: For a pattern that no such folder fits.
+        ValueError: For a name or a pattern that no such folder fits.
     """
     found = []
     for each in given:
         fitting = [each]
-        if glob.has_magic(each) and not Path(each).is_dir():
+        if not Path(each).is_dir():
             fitting = sorted(folder for folder in glob.glob(each) if (Path(folder) / file).is_file())
         if not fitting:
             raise ValueError(f"runs has {each}: no folder of that name has {file} in it")

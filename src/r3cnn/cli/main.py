@@ -23,7 +23,7 @@ from r3cnn.cli.errors import SHOW_TRACEBACKS, USER_ERROR, message_for_user, pref
 from r3cnn.cli.multirun import as_single_run
 from r3cnn.cli.path_words import quoted_paths
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
-from r3cnn.cli.settings import check_settings
+from r3cnn.cli.settings import check_added, check_settings
 from r3cnn.cli.terminal import patient_output
 from r3cnn.end_signals import SIGNALS
 from r3cnn.training.build import find_in_current_folder
@@ -199,6 +199,7 @@ def run_quietly(command: Command, config: DictConfig) -> None:
         for message in HARMLESS_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         check_settings(config, command.name)
+        check_added(config, command.name)
         module.run(config)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from msgspec import Meta
 from omegaconf import DictConfig, OmegaConf
 
@@ -121,7 +124,7 @@ EVERYWHERE = {
     "evaluation.score_fusions": listed(one_of(ScoreFusion)),
     "evaluation.recall_at": listed(COUNT),
     "evaluation.save_loops": SWITCH,
-    "evaluation.timeout_minutes": Kind(Annotated[float, Meta(gt=0, le=525600)], "a number in (0, 525600]"),
+    "evaluation.timeout_minutes": Kind(Annotated[float, Meta(ge=0.001, le=525600)], "a number in [0.001, 525600]"),
     "evaluation.tta": GROUP,
     "evaluation.tta.flip": SWITCH,
     "evaluation.tta.scales": listed(Kind(Annotated[float, Meta(gt=0, le=100)], "a number in (0, 100]"), 1),
@@ -161,6 +164,7 @@ COUNTS_OF_BENCH = {
     **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), MODEST),
     **{"warmups": MODEST_OR_NONE, "workers": WORKERS, "seed": WHOLE},
 }
+CLOSED_GROUPS = ("", "launcher", "significance", "html", "html.pictures", "curves")
 GROUPS_OF_BENCH = "sizes sizes.* sizes.*.memory sizes.*.scale sizes.*.scale.sweeps parts parts.* loops step_parts scale"
 OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "train": {"pictures": WHOLE},
@@ -271,6 +275,27 @@ def check_settings(config: DictConfig, command: str) -> None:
                 msgspec.convert(content, kind.hint)
             except msgspec.ValidationError as error:
                 raise ValueError(f"{key} is {content!r}: {kind.words} is needed") from error
+
+
+def check_added(config: DictConfig, command: str) -> None:
+    """Refuses a new key, ``+colour=red``, among settings that only this program reads, each by its name.
+
+    Raises:
+        ValueError: For one that stands in no configuration and that no ``${…}`` refers to.
+    """
+    overrides = HydraConfig.get().overrides
+    for word in overrides.task:
+        key = word.lstrip("+").partition("=")[0]
+        group, _, name = key.rpartition(".")
+        if group not in CLOSED_GROUPS:
+            key = name = key.partition(".")[0]
+        if not word.startswith("+") or OmegaConf.select(config, key) is None:
+            continue
+        texts = (OmegaConf.to_yaml(config), *overrides.task, *overrides.hydra)
+        if not any(re.search(rf"\$\{{[^}}]*\b{re.escape(name)}\b", text) for text in texts):
+            known = compose(command, [one for one in overrides.task if one != word and one[0] != "~"])
+            if OmegaConf.select(known, key, default=ABSENT) is ABSENT:
+                raise ValueError(f"{word.lstrip('+')}: nothing reads {key}")
 
 
 def _keys(config: DictConfig, pattern: str) -> list[str]:

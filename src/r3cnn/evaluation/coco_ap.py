@@ -79,7 +79,7 @@ class CocoAP:
         timeout_minutes: float = 180.0,
     ) -> None:
         check_range("[1, inf)", max_detections=max_detections)
-        check_range("(0, 525600]", timeout_minutes=timeout_minutes)  # a year
+        check_range("[0.001, 525600]", timeout_minutes=timeout_minutes)  # a year
         self.annotations = Path(annotations)
         if not self.annotations.is_file():
             raise FileNotFoundError(f"annotation file {self.annotations} does not exist")
