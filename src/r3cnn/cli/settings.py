@@ -164,7 +164,7 @@ COUNTS_OF_BENCH = {
     **dict.fromkeys(("detections", "limit", "batch_size", "epochs"), MODEST),
     **{"warmups": MODEST_OR_NONE, "workers": WORKERS, "seed": WHOLE},
 }
-CLOSED_GROUPS = ("", "launcher", "significance", "html", "html.pictures", "curves")
+CLOSED_GROUPS = ("", "launcher", "significance", "html", "html.pictures")
 GROUPS_OF_BENCH = "sizes sizes.* sizes.*.memory sizes.*.scale sizes.*.scale.sweeps parts parts.* loops step_parts scale"
 OF_COMMANDS: dict[str, dict[str, Kind]] = {
     "train": {"pictures": WHOLE},
