@@ -49,6 +49,16 @@ def test_a_state_of_an_optimizer_that_does_not_fit_its_tensor_is_refused(
         check_optimizer(Path("last.ckpt"), content, settings, layers, "AdamW")
 
 
+def test_a_setting_of_an_optimizer_that_is_a_tensor_of_many_numbers_is_refused() -> None:
+    layer = torch.nn.Parameter(torch.ones(2))
+    group = {**SGD([layer], lr=0.1).state_dict()["param_groups"][0], "fused": torch.zeros(3)}
+    settings = OptimizerSettings(SGD, lr=0.1, base_images=1)
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged: SGD's fused is a tensor of \[3\]"):
+        check_optimizer(
+            Path("last.ckpt"), {"optimizer_states": [{"state": {}, "param_groups": [group]}]}, settings, [layer], "SGD"
+        )
+
+
 def trainer_and_content() -> tuple[lightning.Trainer, dict[str, Any]]:
     """A trainer with all callbacks of ours that keep a state, and a checkpoint of it."""
     callbacks = [
