@@ -157,7 +157,7 @@ def test_detections_from_anywhere_are_analysed_against_their_annotations(
     ("overrides", "message"),
     [
         ([], "name a run"),
-        (["run=nowhere"], r"nowhere has no metrics\.json"),
+        (["run=nowhere"], r"run=nowhere: no such folder"),
         (["detections=a.json", "annotations=b.json"], r"a\.json does not exist"),
         (
             ["run=nowhere", "foreground_ious=[0.52]"],

@@ -86,6 +86,8 @@ def analyze_errors(config: DictConfig) -> None:
 
 
 def _of_run(folder: Path) -> Saved:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run={folder}: no such folder")
     if (folder / METRICS).is_file() and not (folder / DETECTIONS).exists():
         raise FileNotFoundError(
             f"{folder} has no {DETECTIONS}: it was trained without validation, so evaluate it first"

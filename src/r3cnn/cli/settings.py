@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import msgspec
 from hydra import compose
@@ -283,17 +284,18 @@ def check_added(config: DictConfig, command: str) -> None:
     Raises:
         ValueError: For one that stands in no configuration and that no ``${…}`` refers to.
     """
-    overrides = HydraConfig.get().overrides
-    for word in overrides.task:
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides)  # not resolved: their ${…} are those of the job
+    words, of_hydra = (cast("Mapping[str, list[str]]", overrides)[part] for part in ("task", "hydra"))
+    for word in words:
         key = word.lstrip("+").partition("=")[0]
         group, _, name = key.rpartition(".")
         if group not in CLOSED_GROUPS:
             key = name = key.partition(".")[0]
         if not word.startswith("+") or OmegaConf.select(config, key) is None:
             continue
-        texts = (OmegaConf.to_yaml(config), *overrides.task, *overrides.hydra)
+        texts = (OmegaConf.to_yaml(config), *words, *of_hydra)
         if not any(re.search(rf"\$\{{[^}}]*\b{re.escape(name)}\b", text) for text in texts):
-            known = compose(command, [one for one in overrides.task if one != word and one[0] != "~"])
+            known = compose(command, [one for one in words if one != word and one[0] != "~"])
             if OmegaConf.select(known, key, default=ABSENT) is ABSENT:
                 raise ValueError(f"{word.lstrip('+')}: nothing reads {key}")
 
