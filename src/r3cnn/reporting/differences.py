@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -53,7 +52,7 @@ def difference_tables(
         return []
     notes = list(dict.fromkeys(note for _, note in lines if note))
     cells = tuple((*row[:-1], replace(row[-1], notes=(notes.index(note),))) if note else row for row, note in lines)
-    name = f"differences-{source}-{hashlib.sha256(repr(setting).encode()).hexdigest()[:8]}"
+    name = f"differences-{source}-{setting.digest}"
     title = f"Differences between our own runs of Table {source.removeprefix('table')}"
     subtitle = (
         f"ours: {setting.describe()}. AP in percentage points, in brackets the {100 * draws.confidence:g} % interval "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from r3cnn.reporting.paper import Paper, PaperRow, Place, Remark, remarks
-from r3cnn.reporting.paper_layouts import LAYOUTS, METHOD, MODEL, Layout, Name, Quantity
+from r3cnn.reporting.paper import Paper, PaperRow, Place, Remark
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.rows import Scored, left_out, runs_of
 from r3cnn.reporting.setting import PAPER_IMAGES_PER_STEP, Setting
@@ -29,6 +28,119 @@ OTHER_STEPS = (
     "what that changes."
 )
 OTHERS_LEFT_OUT = "Runs of another configuration than the newest are left out: {folders}."
+ORDERS = {"increasing": "Inc", "decreasing": "Dec", None: "-"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that was measured and published.
+
+    Attributes:
+        key: Its name in the paper's rows.
+        heading: As in the paper.
+        measure: Of one run; None where it cannot be told.
+        show: A number as text.
+        is_comparable: Whether ours and theirs may be subtracted at the paper's scale: not where the device decides.
+    """
+
+    key: str
+    heading: str
+    measure: Callable[[Scored], float | None]
+    show: Callable[[float], str]
+    is_comparable: bool = True
+
+
+@dataclass(frozen=True)
+class Name:
+    """A column that says what a row is.
+
+    Attributes:
+        heading: As in the paper.
+        text: Of one row.
+    """
+
+    heading: str
+    text: Callable[[PaperRow], str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of one table.
+
+    Attributes:
+        name: Unique in the report.
+        source: Table of the paper.
+        title: What it shows.
+        columns: In the paper's order; the number of seeds comes after the first two.
+    """
+
+    name: str
+    source: str
+    title: str
+    columns: tuple[Name | Quantity, ...]
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _memory(run: Scored) -> float | None:
+    memory = run.record.train_memory_bytes
+    return None if memory is None else memory / 2**30
+
+
+def _precision(kind: str, measure: str, heading: str) -> Quantity:
+    return Quantity(f"{kind}/{measure}", heading, lambda run: run.ap(kind, measure), _decimal)
+
+
+PRECISIONS = (_precision("box", "ap", "BAP"), _precision("mask", "ap", "SAP"))
+COSTS = (
+    Quantity(
+        "images_per_second",
+        "Speed (images/s)",
+        lambda run: run.record.images_per_second.eval if run.is_last_loop else None,
+        _decimal,
+        is_comparable=False,
+    ),
+    Quantity("train_memory_gb", "Mem. usage (GiB)", _memory, _decimal, is_comparable=False),
+    Quantity("model_size_mb", "Model size (MiB)", lambda run: run.record.checkpoint_mib, lambda value: f"{value:.0f}"),
+)
+MEASURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
+NUMBER, MODEL = Name("#", lambda row: str(row.row)), Name("Model", lambda row: row.model)
+METHOD = Name("Method", lambda row: row.model)
+ORDER = Name("TS", lambda row: ORDERS[row.iou_order])
+TRAIN_LOOPS, HEADS = Name("Lt", lambda row: str(row.train_loops)), Name("H", lambda row: str(row.heads))
+EVAL_LOOPS = Name("Le", lambda row: str(row.eval_loops))
+PARAMETERS = Quantity(
+    "params_thousand",
+    "# Params",
+    lambda run: run.record.parameters.trainable // 1000,  # truncated, as in the paper
+    lambda value: f"{int(value):,} K",
+)
+LAYOUTS = (
+    Layout(
+        "table1",
+        "table1",
+        "Table 1: parameters, average precision, speed and memory",
+        (NUMBER, MODEL, PARAMETERS, ORDER, TRAIN_LOOPS, HEADS, *PRECISIONS, *COSTS),
+    ),
+    Layout(
+        "table2",
+        "table2",
+        "Table 2: evaluation loops of a network trained with three",
+        (NUMBER, MODEL, TRAIN_LOOPS, HEADS, EVAL_LOOPS, *PRECISIONS),
+    ),
+    Layout("table3", "table3", "Table 3: training loops", (NUMBER, MODEL, TRAIN_LOOPS, HEADS, *PRECISIONS)),
+    *(
+        Layout(
+            f"table4-{kind}",
+            "table4",
+            f"Table 4, {title}",
+            (NUMBER, METHOD, *(_precision(kind, measure, heading) for measure, heading in MEASURES.items())),
+        )
+        for kind, title in (("box", "bounding box (object detection)"), ("mask", "mask (instance segmentation)"))
+    ),
+)
 
 
 def paper_tables(paper: Paper, source: str, setting: Setting | None, records: Mapping[Path, Record]) -> list[Table]:
@@ -67,12 +179,13 @@ class _Notes:
 
 
 def _table(layout: Layout, paper: Paper, setting: Setting | None, records: Mapping[Path, Record]) -> Table:
-    notes = _Notes(layout.source, remarks(paper))
+    notes = _Notes(layout.source, paper.remarks)
     has_difference = setting is not None and setting.is_the_papers
     columns = _columns(layout, notes, records, has_difference=has_difference)
     rows = tuple(_row(row, layout, notes, records, has_difference=has_difference) for row in paper.rows(layout.source))
     subtitle = "ours: not run" if setting is None else f"ours: {setting.describe()}. {_cautions(paper, setting)}"
-    return Table(_unique(layout.name, setting), layout.title, subtitle, columns, rows, tuple(notes.texts))
+    name = layout.name if setting is None else f"{layout.name}-{setting.scale}-{setting.digest}"
+    return Table(name, layout.title, subtitle, columns, rows, tuple(notes.texts))
 
 
 def _cautions(paper: Paper, setting: Setting) -> str:
@@ -83,12 +196,6 @@ def _cautions(paper: Paper, setting: Setting) -> str:
     if setting.images_per_step == PAPER_IMAGES_PER_STEP:
         return NO_SPREAD
     return f"{NO_SPREAD} {OTHER_STEPS.format(ours=setting.images_per_step, paper=PAPER_IMAGES_PER_STEP)}"
-
-
-def _unique(name: str, setting: Setting | None) -> str:
-    if setting is None:
-        return name
-    return f"{name}-{setting.scale}-{hashlib.sha256(repr(setting).encode()).hexdigest()[:8]}"
 
 
 def _columns(

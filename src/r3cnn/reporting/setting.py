@@ -81,6 +81,11 @@ class Setting:
         }
         return tuple(reason for reason, holds in reasons.items() if holds)
 
+    @property
+    def digest(self) -> str:
+        """Tells the tables of two settings apart in the names of their elements."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+
     def describe(self) -> str:
         """For a heading."""
         changed = f", {' '.join(self.overrides)}" if self.overrides else ""

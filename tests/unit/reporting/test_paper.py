@@ -2,13 +2,13 @@
 
 import pytest
 
-from r3cnn.reporting.paper import TABLES, Place, Remark, read_paper, remarks
+from r3cnn.reporting.paper import TABLES, Place, Remark, read_paper
 
 PAPER = read_paper()
 
 
 def found(text: str) -> Remark:
-    (remark,) = [each for each in remarks(PAPER) if text in each.text]
+    (remark,) = [each for each in PAPER.remarks if text in each.text]
     return remark
 
 
@@ -49,6 +49,10 @@ def test_one_network_is_printed_with_two_speeds() -> None:
 
 def test_sizes_are_mebibytes_of_weights_and_momentum() -> None:
     assert found("MiB of a training checkpoint").places == (Place("table1", "model_size_mb"),)
+    for row in PAPER.table1:
+        size = 4 * (2000 * (row.params_thousand or 0) + 225_344)  # the frozen ones are not counted by the paper
+        assert size / 2**20 == pytest.approx(row.model_size_mb, abs=2)
+        assert size / 10**6 != pytest.approx(row.model_size_mb, abs=2)
 
 
 def test_the_texts_two_claims_that_the_tables_contradict_are_marked_at_their_numbers() -> None:
@@ -59,7 +63,7 @@ def test_the_texts_two_claims_that_the_tables_contradict_are_marked_at_their_num
 
 
 def test_every_remark_belongs_to_a_cell_that_exists() -> None:
-    for remark in remarks(PAPER):
+    for remark in PAPER.remarks:
         assert remark.places
         for place in remark.places:
             if place.row is not None:
