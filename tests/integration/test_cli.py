@@ -86,7 +86,7 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
         ("report", "+html.pictures.sides=3", "html.pictures.sides=3: nothing reads html.pictures.sides"),
         ("params", "++channels=64", None),
         ("params", "+width=64 channels=${width}", None),
-        ("params", "+width=64 channels=${nowhere}", "channels: Interpolation key 'nowhere' not found"),
+        ("params", "+width=64 channels=${nowhere}", "Interpolation key 'nowhere' not found\n *full_key: channels"),
     ],
 )
 def test_a_new_key_that_nothing_reads_is_refused(cli: Cli, command: str, word: str, message: str | None) -> None:

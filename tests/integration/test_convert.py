@@ -403,6 +403,8 @@ def test_the_input_is_never_overwritten(cli: Cli, tmp_path: Path) -> None:
     theirs = write(tmp_path / "theirs.pth", {})
     with pytest.raises(ValueError, match="would be overwritten"):
         cli("convert", "from=mmdet", f"input={theirs}", f"output={theirs}")
+    with pytest.raises(ValueError, match="output is None: the path of a file"):
+        cli("convert", "from=mmdet", f"input={theirs}", "output=null")
 
 
 @pytest.mark.parametrize("option", ["output", "report"])

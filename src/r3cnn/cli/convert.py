@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from r3cnn.cli.candidates import alternatives, chosen_experiment, network_shapes
-from r3cnn.cli.configs import fill_classes, plain, settle_folders
+from r3cnn.cli.configs import fill_classes, path_of, plain, settle_folders
 from r3cnn.cli.fit_checks import ROWS, Source, check_fit, check_loops, num_classes_of
 from r3cnn.cli.folder_lock import writing_file
 from r3cnn.disk import whole_file
@@ -48,10 +48,10 @@ def run(config: DictConfig) -> None:
     given = {word: config[word] for word in DIRECTIONS if config[word] is not None}
     if len(given) != 1:
         raise ValueError(f"say either from=… or to=…, got from={config['from']} and to={config.to}")
-    word, output = next(iter(given)), Path(config.output)
-    if output.exists() and Path(config.input).exists() and output.samefile(config.input):
+    word, output, source = next(iter(given)), path_of(config, "output"), path_of(config, "input")
+    if output.exists() and source.exists() and output.samefile(source):
         raise ValueError(f"output={output} is the input, which would be overwritten")
-    path = Path(config.report or f"{output}.json")
+    path = Path(f"{output}.json") if config.report is None else path_of(config, "report")
     for option, file in (("output", output), ("report", path)):
         if file.is_dir():
             raise ValueError(f"{option}={file} is a folder: name a file, which may lie in it")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from omegaconf import DictConfig
 
 from r3cnn.batch import Batch
-from r3cnn.cli.configs import fill_classes, plain, set_classes, settle_folders
+from r3cnn.cli.configs import fill_classes, path_of, plain, set_classes, settle_folders
 from r3cnn.cli.folder_lock import sole_writer, writing_file
 from r3cnn.cli.parts import build_data
 from r3cnn.cli.terminal import left_out_on_error
@@ -162,9 +162,10 @@ def convert(config: DictConfig) -> None:
     if missing:
         raise ValueError(f"`r3cnn data convert` needs {', '.join(f'{name}=…' for name in missing)}")
     reading = build(plain(config.masks_as), MaskReading, "masks_as")
-    content = convert_masks(Path(config.images), Path(config.masks), reading)
-    with writing_file(Path(config.output)):
-        write_coco(content, Path(config.output))
+    images, masks, output = (path_of(config, key) for key in ("images", "masks", "output"))
+    content = convert_masks(images, masks, reading)
+    with writing_file(output):
+        write_coco(content, output)
     names = [visible(str(category["name"])) for category in content["categories"]]
     print(
         f"{len(content['images'])} images, {len(content['annotations'])} objects, classes {', '.join(names)}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -35,7 +36,7 @@ class Kind(NamedTuple):
 def whole(least: int, most: int | None = None) -> Kind:
     """A whole number."""
     bounds = f">= {least}" if most is None else f"in [{least}, {most}]"
-    return Kind(Annotated[int, Meta(ge=least, le=most)], f"a whole number {bounds}")
+    return Kind(Annotated[int, Meta(ge=least, le=most or sys.maxsize)], f"a whole number {bounds}")
 
 
 def one_of(literal: Any) -> Kind:
