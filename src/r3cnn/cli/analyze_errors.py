@@ -60,8 +60,7 @@ def analyze_errors(config: DictConfig) -> None:
         ValueError: Unless either a run, or detections and annotations are named.
         FileNotFoundError: If one of the files is missing.
     """
-    from r3cnn.reporting.error_figures import draw_errors
-    from r3cnn.reporting.error_tables import print_errors
+    from r3cnn.reporting.errors import draw_errors, print_errors
 
     given = config.max_detections
     settings = ErrorSettings(

@@ -23,8 +23,7 @@ def analyze_rois(config: DictConfig) -> None:
     Raises:
         ValueError: For an unknown split or without any run.
     """
-    from r3cnn.reporting.roi_figures import draw_figure_2, read_roi_report
-    from r3cnn.reporting.roi_tables import print_roi_tables
+    from r3cnn.reporting.rois import draw_figure_2, print_roi_tables, read_roi_report
 
     if not config.runs:
         raise ValueError("runs is empty: name the folders of train or evaluate runs, such as runs=[runs/mask,runs/r3]")

@@ -27,7 +27,7 @@ from r3cnn.run_files import write_json
 from r3cnn.training.build import build
 
 if TYPE_CHECKING:
-    from r3cnn.reporting.data_tables import Found
+    from r3cnn.reporting.data_sets import Found
 
 FOUND, PICTURE = "check.json", "check.png"
 FOUND_PROBLEMS = 1
@@ -41,8 +41,7 @@ def run(config: DictConfig) -> None:
 
 def check(config: DictConfig) -> None:
     """Prints and writes everything that is wrong and what there is; ends with 1 if anything is wrong."""
-    from r3cnn.reporting.data_figures import plot_statistics
-    from r3cnn.reporting.data_tables import print_check
+    from r3cnn.reporting.data_sets import plot_statistics, print_check
 
     folder = Path(config.output_dir)
     found = inspected(config)
@@ -127,7 +126,7 @@ def _statistics(inspection: Inspection, data: CocoDataModule) -> dict[str, objec
 
 def browse(config: DictConfig) -> None:
     """Draws images as they come out of the data loader, with their padding, boxes, masks and crowds."""
-    from r3cnn.reporting.data_figures import draw_input
+    from r3cnn.reporting.data_sets import draw_input
 
     settle_folders(config)
     fill_classes(config)

@@ -16,7 +16,7 @@ from r3cnn.evaluation.metrics import EvaluationResult
 from r3cnn.reporting.console import print_metrics, terminal
 from r3cnn.reporting.curves import plot_training_curves
 from r3cnn.reporting.figures import draw_loop_strip, draw_predictions
-from r3cnn.reporting.roi_figures import draw_roi_statistics, read_roi_report
+from r3cnn.reporting.rois import draw_roi_statistics, read_roi_report
 from r3cnn.run_files import (
     BEST,
     BOOTSTRAPS,

@@ -45,9 +45,14 @@ def plain_table(title: str, headings: Sequence[str], *, names: int = 0, caption:
     return table
 
 
+def decimal(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals; a dash where it is undefined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 def percent(value: float | None) -> str:
     """A fraction in percent as papers print it; a dash where it is undefined."""
-    return "–" if value is None else f"{100 * value:.1f}"
+    return decimal(None if value is None else 100 * value)
 
 
 def loop_table(metrics: Metrics) -> Table:

@@ -9,7 +9,7 @@ from r3cnn.evaluation.bootstrap import ApDifference
 from r3cnn.reporting.paper import Paper, PaperRow
 from r3cnn.reporting.rows import Scored
 from r3cnn.reporting.setting import Setting
-from r3cnn.reporting.significance import Comparison, Draws, compare, describe
+from r3cnn.reporting.significance import Draws, compare, describe
 from r3cnn.reporting.tables import MISSING, Cell, Column, Table
 
 # By table: a row, and the row that it is compared with.
@@ -76,16 +76,13 @@ def _lines(
     for number, baseline in COMPARED[source]:
         if number not in rows or baseline not in rows:
             continue
-        found = compare(_name(known[number]), rows[number], _name(known[baseline]), rows[baseline], draws)
+        found = compare(rows[number], rows[baseline], draws)
         are_few = found.mask is not None and found.mask.pairs < ENOUGH_SEEDS
         note = FEW_SEEDS.format(enough=ENOUGH_SEEDS) if are_few else found.reason
-        yield _cells(f"{number} - {baseline}", found), note
-
-
-def _cells(rows: str, found: Comparison) -> tuple[Cell, ...]:
-    pairs = None if found.box is None else found.box.pairs
-    seeds = Cell(MISSING) if pairs is None else Cell(str(pairs), pairs)
-    return (Cell(rows), Cell(found.name), Cell(found.baseline), seeds, _difference(found.box), _difference(found.mask))
+        pairs = None if found.box is None else found.box.pairs
+        names = (Cell(f"{number} - {baseline}"), Cell(_name(known[number])), Cell(_name(known[baseline])))
+        seeds = Cell(MISSING) if pairs is None else Cell(str(pairs), pairs)
+        yield (*names, seeds, _difference(found.box), _difference(found.mask)), note
 
 
 def _difference(found: ApDifference | None) -> Cell:

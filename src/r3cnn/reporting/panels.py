@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -56,3 +56,13 @@ def dress(axes: Axes, title: str, below: str = "", *, grid: Literal["x", "y", "b
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def loop_bars(axes: Axes, heights: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
+    """Draws a bar per loop and name, those of one name side by side."""
+    width = 0.8 / len(heights)
+    for number, (loop, each) in enumerate(heights.items()):
+        at = [place + (number - (len(heights) - 1) / 2) * width for place in range(len(names))]
+        axes.bar(at, each, width, color=COLORS[number % len(COLORS)], label=f"loop {loop}")
+    axes.set_xticks(range(len(names)), names)
+    axes.legend(frameon=False, fontsize=8)

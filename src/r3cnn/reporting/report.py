@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.cells import cell_len
 
 from r3cnn.names import visible
-from r3cnn.reporting.console import COLUMNS, percent, terminal
+from r3cnn.reporting.console import COLUMNS, decimal, percent, terminal
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import Table, mark, marks
@@ -100,17 +100,13 @@ def _costs(record: Record) -> tuple[str, ...]:
         record.scale,
         str(record.seed),
         f"{record.parameters.trainable:,}",
-        _decimal(record.images_per_second.train),
-        _decimal(record.images_per_second.eval),
-        _decimal(memory),
-        _decimal(record.checkpoint_mib),
+        decimal(record.images_per_second.train),
+        decimal(record.images_per_second.eval),
+        decimal(memory),
+        decimal(record.checkpoint_mib),
         record.device + ranks,
         commit,
     )
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def print_report(runs: Sequence[Run], tables: Sequence[Table] = (), console: Console | None = None) -> None:

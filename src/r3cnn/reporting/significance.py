@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from r3cnn.evaluation.results import read_results
 from r3cnn.names import Id
 from r3cnn.reporting.records import Record
 from r3cnn.reporting.rows import Scored
+from r3cnn.reporting.setting import value_at
 from r3cnn.run_files import (
     BOOTSTRAPS,
     DETECTIONS,
@@ -62,32 +63,24 @@ class Comparison:
     """One system beside another.
 
     Attributes:
-        name: The system.
-        baseline: What it is compared with.
         box: Difference in box AP; None where it cannot be told.
         mask: Difference in mask AP; None where it cannot be told.
         reason: Why not; None where it can.
     """
 
-    name: str
-    baseline: str
     box: ApDifference | None = None
     mask: ApDifference | None = None
     reason: str | None = None
 
 
-def compare(
-    name: str, runs: Sequence[Scored], baseline_name: str, baseline: Sequence[Scored], draws: Draws
-) -> Comparison:
+def compare(runs: Sequence[Scored], baseline: Sequence[Scored], draws: Draws) -> Comparison:
     """Compares the runs of two systems, paired by their seeds.
 
     A comparison that cannot be made says why instead of raising: the rest of a report is worth reading without it.
 
     Args:
-        name: The system.
-        runs: Its runs, at most one per seed.
-        baseline_name: The other.
-        baseline: Its runs.
+        runs: Of one system, at most one per seed.
+        baseline: Those of the other.
         draws: How the intervals are drawn.
     """
     ours, theirs = ({one.record.seed: one for one in group} for group in (runs, baseline))
@@ -98,8 +91,8 @@ def compare(
         pairs = [(ours[seed], theirs[seed]) for seed in seeds]
         box, mask = (_difference(pairs, kind, draws) for kind in ("box", "mask"))
     except (ValueError, FileNotFoundError) as error:
-        return Comparison(name, baseline_name, reason=str(error))
-    return Comparison(name, baseline_name, box, mask)
+        return Comparison(reason=str(error))
+    return Comparison(box, mask)
 
 
 def describe(difference: ApDifference) -> str:
@@ -201,12 +194,10 @@ def _file_of(run: Scored) -> str:
 
 
 def _max_detections(record: Record) -> int:
-    evaluation = record.config.get("evaluation")
-    limit = evaluation.get("max_detections") if isinstance(evaluation, Mapping) else None
+    limit = value_at(record.config, "evaluation.max_detections")
     return limit if isinstance(limit, int) else 100
 
 
 def _max_overhang(record: Record) -> float:
-    data = record.config.get("data")
-    limit = data.get("max_overhang") if isinstance(data, Mapping) else None
+    limit = value_at(record.config, "data.max_overhang")
     return float(limit) if isinstance(limit, int | float) else math.inf

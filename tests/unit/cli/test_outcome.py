@@ -18,7 +18,7 @@ from r3cnn.cli.outcome import (
     keep_training_config,
     run_files,
 )
-from r3cnn.reporting import error_figures
+from r3cnn.reporting import errors as error_reports
 
 
 def test_the_evaluated_checkpoint_replaces_an_earlier_one(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_run_that_was_set_aside_comes_back_unless_the_new_one_has_a_checkpoint
 
 
 def test_all_pictures_of_the_error_analysis_are_known_for_removal() -> None:
-    drawn = set(re.findall(r"\w+(?:\{kind\})?\.png", inspect.getsource(error_figures)))
+    drawn = set(re.findall(r"\w+(?:\{kind\})?\.png", inspect.getsource(error_reports)))
     assert {name.format(kind=kind) for name in drawn for kind in ("box", "mask")} == set(ERROR_PICTURES)
 
 

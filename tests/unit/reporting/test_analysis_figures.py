@@ -17,15 +17,13 @@ from r3cnn.evaluation.error_report import ErrorReport, ErrorSettings, error_repo
 from r3cnn.evaluation.ground_truth import GroundTruth, Instance
 from r3cnn.evaluation.metrics_format import RoiReport
 from r3cnn.evaluation.roi_report import roi_report
-from r3cnn.reporting import fonts, roi_figures
+from r3cnn.reporting import fonts
 from r3cnn.reporting.console import terminal
 from r3cnn.reporting.drawing import Mark, draw_marks
-from r3cnn.reporting.error_figures import draw_errors
-from r3cnn.reporting.error_tables import print_errors
+from r3cnn.reporting.errors import draw_errors, print_errors
 from r3cnn.reporting.fonts import default_font, font_with, runs_of
 from r3cnn.reporting.panels import figure_in
-from r3cnn.reporting.roi_figures import draw_figure_2, draw_roi_statistics, read_roi_report
-from r3cnn.reporting.roi_tables import print_roi_tables
+from r3cnn.reporting.rois import _largest, draw_figure_2, draw_roi_statistics, print_roi_tables, read_roi_report
 
 CLASSES = ("cat", "dog")
 
@@ -77,7 +75,7 @@ def test_the_statistics_of_a_run_are_drawn(tmp_path: Path, rois_per_bin: int) ->
 
 def test_of_many_classes_those_with_most_positives_are_drawn() -> None:
     loops = {loop: {str(n): {"positives": n, "negatives": 9 - n} for n in range(10)} for loop in "12"}
-    assert roi_figures._largest(loops) == ["9", "8", "7", "6", "5", "4", "3", "2"]
+    assert _largest(loops) == ["9", "8", "7", "6", "5", "4", "3", "2"]
 
 
 def test_a_report_is_read_back_as_it_was_and_another_file_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from r3cnn.reporting.console import terminal
-from r3cnn.reporting.data_figures import draw_input, plot_statistics
-from r3cnn.reporting.data_tables import QUANTITIES, Found, number_text, print_check
+from r3cnn.reporting.data_sets import QUANTITIES, Found, draw_input, number_text, plot_statistics, print_check
 from r3cnn.structures import InstanceMasks, Target
 
 

@@ -23,7 +23,7 @@ from r3cnn.reporting.html.charts import (
     thinned,
 )
 from r3cnn.reporting.panels import COLORS
-from r3cnn.reporting.roi_figures import read_roi_report
+from r3cnn.reporting.rois import read_roi_report
 
 LINES = (Line(1, ((1, 30.0), (2, 33.5), (3, 34.0))), Line(8, ((1, 31.0),)))
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -98,7 +98,7 @@ def scores(annotations: Path, detections: Path, kind: IouType) -> Stats:
 
 def test_a_better_system_is_told_from_a_worse_one_for_boxes_and_masks(annotations: Path) -> None:
     better, worse = run(annotations, "better", [1]), run(annotations, "worse", [9])
-    found = compare("better", [better], "worse", [worse], DRAWS)
+    found = compare([better], [worse], DRAWS)
     assert found.reason is None
     for kind, difference in (("box", found.box), ("mask", found.mask)):
         assert difference is not None
@@ -110,7 +110,7 @@ def test_a_better_system_is_told_from_a_worse_one_for_boxes_and_masks(annotation
 def test_loops_of_one_run_are_compared_with_each_other(annotations: Path) -> None:
     last = run(annotations, "loops", [12, 1])
     first = Scored(last.folder, last.record, 1)
-    found = compare("loop 2", [last], "loop 1", [first], DRAWS)
+    found = compare([last], [first], DRAWS)
     assert found.box is not None
     assert found.box.low > 0
 
@@ -118,17 +118,17 @@ def test_loops_of_one_run_are_compared_with_each_other(annotations: Path) -> Non
 def test_runs_are_paired_by_their_seeds(annotations: Path) -> None:
     ours = [run(annotations, "ours", [2], seed) for seed in (0, 1, 2)]
     theirs = [run(annotations, "theirs", [8], seed) for seed in (2, 1, 7)]
-    found = compare("ours", ours, "theirs", theirs, DRAWS)
+    found = compare(ours, theirs, DRAWS)
     assert found.box is not None
     assert found.box.pairs == 2
     assert found.box.spread is not None
-    assert compare("ours", ours[:1], "theirs", theirs, DRAWS).reason == "no seed in common: [0] and [1, 2, 7]"
+    assert compare(ours[:1], theirs, DRAWS).reason == "no seed in common: [0] and [1, 2, 7]"
 
 
 def test_detections_that_are_not_those_of_the_noted_ap_are_not_compared(annotations: Path) -> None:
     ours, theirs = run(annotations, "ours", [2]), run(annotations, "theirs", [8])
     (theirs.folder / "detections.json").write_text("[]")
-    reason = compare("ours", [ours], "theirs", [theirs], DRAWS).reason
+    reason = compare([ours], [theirs], DRAWS).reason
     assert reason is not None
     assert "gives a box AP of 0.0, the run noted" in reason
 
@@ -136,13 +136,13 @@ def test_detections_that_are_not_those_of_the_noted_ap_are_not_compared(annotati
 def test_files_that_are_gone_are_named(annotations: Path) -> None:
     ours, theirs = run(annotations, "ours", [2]), run(annotations, "theirs", [8])
     (ours.folder / "detections.json").unlink()
-    reason = compare("ours", [ours], "theirs", [theirs], DRAWS).reason
+    reason = compare([ours], [theirs], DRAWS).reason
     assert reason == f"{ours.folder / 'detections.json'} is gone"
 
 
 def test_a_difference_says_whether_it_may_be_chance(annotations: Path) -> None:
     ours, better, same = (run(annotations, name, [shift]) for name, shift in (("a", 9), ("b", 1), ("c", 9)))
-    clear, chance = (compare("x", [one], "a", [ours], DRAWS).box for one in (better, same))
+    clear, chance = (compare([one], [ours], DRAWS).box for one in (better, same))
     assert clear is not None
     assert chance is not None
     assert describe(clear).startswith(f"{100 * clear.value:+.1f} [+")

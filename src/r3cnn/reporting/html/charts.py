@@ -13,7 +13,7 @@ from r3cnn.evaluation.metrics_format import RoiReport
 from r3cnn.reporting.curves import Panel, Series, draw_panel, panels_of, read_series
 from r3cnn.reporting.html.svg import to_svg
 from r3cnn.reporting.panels import COLORS, INK, dress
-from r3cnn.reporting.roi_figures import draw_histogram
+from r3cnn.reporting.rois import draw_histogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

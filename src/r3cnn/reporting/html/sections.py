@@ -18,7 +18,7 @@ from r3cnn.reporting.html.charts import (
 from r3cnn.reporting.html.pictures import LoopPictures, NoPicturesError, PictureSettings, loop_pictures
 from r3cnn.reporting.html.runs import KINDS, PageRun
 from r3cnn.reporting.panels import COLORS
-from r3cnn.reporting.roi_figures import read_roi_report
+from r3cnn.reporting.rois import read_roi_report
 from r3cnn.reporting.tables import mark
 from r3cnn.run_files import NUMBERS, ROIS, TRAINING_ROIS, own_file
 

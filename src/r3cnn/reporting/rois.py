@@ -1,4 +1,4 @@
-"""Pictures of the RoI statistics: figure 2 of the paper over several runs, and one run in detail."""
+"""RoI statistics: tables on the terminal, figure 2 of the paper over several runs, and one run in detail."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r3cnn.evaluation.metrics_format import Kinds, LoopRois, RoiReport
-from r3cnn.names import shortened
-from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
+from r3cnn.names import shortened, visible
+from r3cnn.reporting.console import decimal, percent, plain_table, terminal
+from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in, loop_bars
 from r3cnn.run_files import own_file, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from rich.console import Console
+    from rich.table import Table
 
-MOST_CLASSES = 8
-"""Classes that are drawn, those with most positives."""
+COLUMNS = ("loop", "IoU ≥", "RoIs", "positive", "S", "M", "L", "balance", "sum", "gain", "worse")
+CAPTION = (
+    "per image: RoIs, positives (also by object size); balance of the loop and of all so far; IoU gain of positives"
+)
+MOST_CLASSES = 8  # that are drawn, those with most positives
 
 
 def read_roi_report(path: Path) -> RoiReport:
@@ -37,6 +43,32 @@ def read_roi_report(path: Path) -> RoiReport:
     if not report["loops"] or any(len(loop["histogram"]) != len(edges) - 1 for loop in report["loops"].values()):
         raise ValueError(f"{path} has no loop, or not one count for each of {len(edges) - 1} bins")
     return report
+
+
+def print_roi_tables(reports: Mapping[str, RoiReport], console: Console | None = None) -> None:
+    """Prints one table per run.
+
+    Args:
+        reports: By name of the run.
+        console: Where to; standard output by default.
+    """
+    console = console or terminal()
+    for name, report in reports.items():
+        console.print(roi_table(name, report))
+
+
+def roi_table(name: str, report: RoiReport) -> Table:
+    """One row per loop."""
+    table = plain_table(f"{visible(name)}, {report['images']} images", COLUMNS, caption=CAPTION)
+    images = max(report["images"], 1)
+    for number, loop in report["loops"].items():
+        gain = loop["refined_positives"]
+        counts = [loop["rois"], loop["positives"], *(kinds["positives"] for kinds in loop["per_size"].values())]
+        per_image = [f"{count / images:.1f}" for count in counts]
+        threshold, worse = f"{loop['iou_threshold']:g}", percent(gain["share_worse"])
+        balances = [decimal(loop["balance"], 3), decimal(loop["balance_so_far"], 3), decimal(gain["mean_gain"], 3)]
+        table.add_row(number, threshold, *per_image, *balances, worse)
+    return table
 
 
 def draw_figure_2(reports: Mapping[str, RoiReport], path: Path, *, from_iou: float) -> None:
@@ -91,7 +123,7 @@ def draw_histogram(axes: Axes, report: RoiReport, from_iou: float) -> None:
     below = np.zeros(len(left))
     for number, (name, loop) in enumerate(report["loops"].items()):
         heights = np.array(loop["histogram"][first:]) / max(report["images"], 1)
-        even, even_so_far = _two_digits(loop["balance"]), _two_digits(loop["balance_so_far"])
+        even, even_so_far = decimal(loop["balance"], 2), decimal(loop["balance_so_far"], 2)
         label = f"loop {name}, ≥ {loop['iou_threshold']:g}: balance {even}, sum {even_so_far}"
         color = COLORS[number % len(COLORS)]
         axes.bar(left, heights, width, bottom=below, align="edge", color=color, edgecolor="white", label=label)
@@ -117,14 +149,5 @@ def _largest(loops: Mapping[str, Mapping[str, Kinds]]) -> list[str]:
 
 
 def _positive_bars(axes: Axes, loops: Mapping[str, Mapping[str, Kinds]], images: int, names: Sequence[str]) -> None:
-    width = 0.8 / len(loops)
-    for number, (loop, kinds) in enumerate(loops.items()):
-        heights = [kinds[name]["positives"] / max(images, 1) for name in names]
-        at = np.arange(len(names)) + (number - (len(loops) - 1) / 2) * width
-        axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {loop}")
-    axes.set_xticks(range(len(names)), map(shortened, names))
-    axes.legend(frameon=False, fontsize=8)
-
-
-def _two_digits(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    heights = {loop: [kinds[name]["positives"] / max(images, 1) for name in names] for loop, kinds in loops.items()}
+    loop_bars(axes, heights, [*map(shortened, names)])

@@ -1,4 +1,4 @@
-"""Error analysis as pictures: what errors cost per loop, precision-recall curves, confusion matrices."""
+"""Error analysis: what errors cost per loop, precision-recall curves and confusion matrices, in tables and pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,62 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from r3cnn.evaluation.error_oracle import KINDS
+from r3cnn.evaluation.error_oracle import FALSE_NEGATIVES, FALSE_POSITIVES, KINDS
 from r3cnn.evaluation.error_report import ErrorReport, LoopErrors
 from r3cnn.names import shortened
-from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in
+from r3cnn.reporting.console import percent, plain_table, terminal
+from r3cnn.reporting.panels import COLORS, INK, PANEL_SIZE, dress, figure_in, loop_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from rich.console import Console
+    from rich.table import Table
 
+GAINS = {**{kind: kind.capitalize() for kind in KINDS}, FALSE_POSITIVES: "FP", FALSE_NEGATIVES: "FN"}
+Kinds = tuple[tuple[str, dict[str, LoopErrors]], ...]
 LINES = ("-", "--", ":", "-.")
 MAX_NUMBERED_CLASSES = 20
+
+
+def print_errors(report: ErrorReport, console: Console | None = None) -> None:
+    """Prints what each kind of error costs per loop, and what each loop repaired and broke.
+
+    Args:
+        report: Content of ``errors.json``.
+        console: Where to; standard output by default.
+    """
+    console = console or terminal()
+    for kind, loops in (("box", report["box"]), ("mask", report["mask"])):
+        for iou in next(iter(loops.values()))["at_iou"]:
+            console.print(gain_table(kind, iou, loops, report["images"]))
+            if len(loops) > 1:
+                console.print(change_table(kind, iou, loops))
+
+
+def gain_table(kind: str, iou: str, loops: dict[str, LoopErrors], images: int) -> Table:
+    """AP and what it would gain without one kind of error, one row per loop, in percent points."""
+    title = f"{kind}, AP at IoU {iou} and gain without each kind of error (%), {images} images"
+    table = plain_table(title, ("loop", "AP", *GAINS.values()))
+    for number, loop in loops.items():
+        found = loop["at_iou"][iou]
+        table.add_row(number, percent(found["ap"]), *(percent(found["gains"][gain]) for gain in GAINS))
+    return table
+
+
+def change_table(kind: str, iou: str, loops: dict[str, LoopErrors]) -> Table:
+    """Objects that each further loop found for the first time or lost, by what was wrong before or is wrong now."""
+    title = f"{kind}, objects found at IoU {iou}: repaired (+) and broken (-) by each loop"
+    table = plain_table(title, ("loop", "found", "of", "Loc", "Cls", "missed", "in all"))
+    for number, loop in loops.items():
+        found = loop["at_iou"][iou]
+        objects, changes = found["objects"], found["changes"]
+        cells = [str(objects["found"]), str(sum(objects.values()))]
+        if changes is not None:
+            repaired, broken = changes["repaired"], changes["broken"]
+            cells += [f"+{repaired[state]} -{broken[state]}" for state in repaired]
+            cells.append(f"{sum(repaired.values()) - sum(broken.values()):+d}")
+        table.add_row(number, *cells)
+    return table
 
 
 def draw_errors(report: ErrorReport, folder: Path) -> None:
@@ -30,22 +76,15 @@ def draw_errors(report: ErrorReport, folder: Path) -> None:
         _draw_confusion(np.array(last["confusion"]), report["classes"], kind, folder / f"confusion_{kind}.png")
 
 
-Kinds = tuple[tuple[str, dict[str, LoopErrors]], ...]
-
-
 def _draw_gains(kinds: Kinds, path: Path) -> None:
     ious = list(kinds[0][1]["1"]["at_iou"])
     with figure_in(path, PANEL_SIZE[0] * len(ious), PANEL_SIZE[1] * len(kinds)) as figure:
         rows = figure.subplots(len(kinds), len(ious), squeeze=False)
         for (kind, loops), row in zip(kinds, rows, strict=True):
             for iou, axes in zip(ious, row, strict=True):
-                width = 0.8 / len(loops)
-                for number, (name, loop) in enumerate(loops.items()):
-                    heights = [100 * (loop["at_iou"][iou]["gains"][error] or 0.0) for error in KINDS]
-                    at = np.arange(len(KINDS)) + (number - (len(loops) - 1) / 2) * width
-                    axes.bar(at, heights, width, color=COLORS[number % len(COLORS)], label=f"loop {name}")
-                axes.set_xticks(range(len(KINDS)), [error.capitalize() for error in KINDS])
-                axes.legend(frameon=False, fontsize=8)
+                gains = {name: loop["at_iou"][iou]["gains"] for name, loop in loops.items()}
+                heights = {name: [100 * (each[error] or 0.0) for error in KINDS] for name, each in gains.items()}
+                loop_bars(axes, heights, [error.capitalize() for error in KINDS])
                 dress(axes, f"{kind}: AP at IoU {iou} lost to each error (%)")
 
 
