@@ -37,7 +37,7 @@ from r3cnn.evaluation.roi_report import roi_report, roi_scalars
 from r3cnn.evaluation.roi_statistics import RoiStatistics
 from r3cnn.names import metric_key
 from r3cnn.schedule import LoopSchedule
-from r3cnn.training.build import build
+from r3cnn.training.build import SettingError, build
 from r3cnn.training.checkpoint import build_shapes
 from r3cnn.training.module import TrainingSettings
 from r3cnn.training.optim import MultiStepSchedule, OptimizerSettings
@@ -151,6 +151,8 @@ def _check_parts(config: DictConfig) -> RCNN:
     parameter.grad = torch.zeros(1)
     try:
         optimizer.factory([parameter], lr=optimizer.lr).step(lambda: 0.0)
+    except SettingError:
+        raise
     except Exception as error:  # an optimizer may be the user's own
         raise ValueError(f"optimizer.factory: {type(error).__name__}: {error}") from error
     if not parameter.isfinite():

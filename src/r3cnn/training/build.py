@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+LONGEST_SHOWN = 60  # characters of an argument
 RESERVED_KEYS = ("_target_", "_partial_")
 # What the network and the data set of a checkpoint may be built from without the user's consent: the targets of conf/,
 # name by name, since not everything in our own modules is harmless in the hands of a stranger. Nothing that writes,
@@ -170,8 +171,12 @@ def _call(target: Callable[..., object], args: Sequence[object], values: Mapping
         raise
     except Exception as error:  # libraries refuse arguments with errors of any kind
         reason = str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
-        joint = "." if key and re.split(r"\W", reason, maxsplit=1)[0] in values else ": "
-        raise SettingError(f"{key or getattr(target, '__qualname__', target)}{joint}{reason}") from error
+        words = re.split(r"\W+", reason)
+        joint = "." if key and words[0] in values else ": "
+        plain = {name: repr(value) for name, value in values.items() if _is_plain(value)}
+        given = ", ".join(f"{name}={text}" for name, text in plain.items() if len(text) <= LONGEST_SHOWN)
+        more = f" (given {given})" if given and not values.keys() & {*words} else ""  # torch speaks of "beta parameter"
+        raise SettingError(f"{key or getattr(target, '__qualname__', target)}{joint}{reason}{more}") from error
 
 
 @cache

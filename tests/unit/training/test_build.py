@@ -154,6 +154,10 @@ DETECTOR = {"_target_": "r3cnn.detector.RCNN", "backbone": RESNET, "fpn": LINEAR
         ({**DETECTOR, "fpn": None}, "model.x.fpn is None: Callable["),
         ({**DETECTOR, "rpn": {**LINEAR, "_partial_": True}}, "model.x.roi_heads is None: RoIHeads is needed"),
         ({"_target_": "torch.nn.Linear", "in_features": 2**40, "out_features": 2**40}, "model.x"),
+        (
+            {"_target_": "torch.nn.Dropout", "p": 2},
+            "model.x: dropout probability has to be between 0 and 1, but got 2 (given p=2)",
+        ),
         ({"_target_": "fractions.Fraction", "numerator": 1, "denominator": 0}, "model.x: ZeroDivisionError: "),
         ({"_target_": "r3cnn.data.augmentation.Augmentation", "scaling": RESNET}, "model.x.scaling builds a ResNet: "),
         ({"_target_": "r3cnn.ops.matching.Matcher", "foreground": float("nan")}, "model.x.background is missing"),
