@@ -12,7 +12,6 @@ import pytest
 from page_samples import CURVES, roi_report
 
 from r3cnn.reporting.html.charts import (
-    Line,
     histogram_chart,
     histogram_top,
     loops_chart,
@@ -25,7 +24,7 @@ from r3cnn.reporting.html.charts import (
 from r3cnn.reporting.panels import COLORS
 from r3cnn.reporting.rois import read_roi_report
 
-LINES = (Line(1, ((1, 30.0), (2, 33.5), (3, 34.0))), Line(8, ((1, 31.0),)))
+LINES = {1: ((1, 30.0), (2, 33.5), (3, 34.0)), 8: ((1, 31.0),)}
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,9 +16,11 @@ from markupsafe import Markup
 import r3cnn
 from r3cnn.names import visible
 from r3cnn.reporting.drawing import iou_color
+from r3cnn.reporting.html.charts import series_dashes
 from r3cnn.reporting.html.pictures import PictureSettings
 from r3cnn.reporting.html.runs import page_runs, runs_table
-from r3cnn.reporting.html.sections import ROI_FILES, groups_of, histograms, run_section
+from r3cnn.reporting.html.sections import ROI_FILES, curves_of, groups_of, histograms, pictures_of
+from r3cnn.reporting.panels import COLORS
 from r3cnn.reporting.runs import Run
 from r3cnn.reporting.tables import MISSING, NOT_RUN, Cell, Table, mark, marks
 from r3cnn.run_files import write_text
@@ -66,7 +69,8 @@ def write_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"mark": mark, "marks": marks, "heading_groups": heading_groups, "sort_value": sort_value}
+    filters = (mark, marks, heading_groups, sort_value, series_dashes)
+    environment.filters |= {each.__name__: each for each in filters}
     script, numbered = _resource("report.js"), page_runs(runs)
     content = environment.get_template("report.html.j2").render(
         version=r3cnn.__version__,
@@ -78,12 +82,11 @@ def write_html(
         runs_table=runs_table(numbered),
         groups=groups_of(numbered),
         histograms=[histograms(numbered[: settings.detailed_runs], split) for split in ROI_FILES],
-        sections=[
-            run_section(
-                run, settings.pictures, settings.curve_points if run.number <= settings.detailed_runs else 0, len(runs)
-            )
-            for run in numbered
+        pictures=[pictures_of(run, settings.pictures, len(runs)) for run in numbered],
+        curves=[
+            curves_of(run, settings.curve_points if run.number <= settings.detailed_runs else 0) for run in numbered
         ],
+        num_colors=len(COLORS),
         num_undetailed=max(0, len(runs) - settings.detailed_runs),
         left_out=left_out,
     )
@@ -97,13 +100,8 @@ def _shown(value: object) -> object:
 
 def heading_groups(table: Table) -> list[tuple[str, int]]:
     """Quantities above the headings with the number of columns that each spans; empty where a column stands alone."""
-    found: list[tuple[str, int]] = []
-    for column in table.columns:
-        if found and column.group and column.group == found[-1][0]:
-            found[-1] = (column.group, found[-1][1] + 1)
-        else:
-            found.append((column.group, 1))
-    return found
+    spans = groupby(enumerate(table.columns), key=lambda at: at[1].group or at[0])
+    return [(group if isinstance(group, str) else "", len([*members])) for group, members in spans]
 
 
 def sort_value(cell: Cell) -> str:

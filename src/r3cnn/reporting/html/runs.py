@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,6 @@ class PageRun:
             return self.run.data
         val = record.data.val
         return f"scale {record.scale}, scored on {val.images} images of {Path(val.file).name}"
-
-    @property
-    def data(self) -> Mapping[str, object]:
-        """The part of the configuration that tells where the images lie."""
-        data = self.run.config.get("data")
-        return data if isinstance(data, Mapping) else {}
 
 
 def page_runs(runs: Sequence[Run]) -> list[PageRun]:
