@@ -29,7 +29,7 @@ from r3cnn.cli.configs import fill_classes, plain
 from r3cnn.cli.errors import message_for_user
 from r3cnn.cli.jobs import AUTO
 from r3cnn.cli.parts import build_callbacks, build_data, build_trainer, evaluation_options, num_devices
-from r3cnn.cli.settings import check_settings
+from r3cnn.cli.settings import MOST_RANKS, check_settings
 from r3cnn.data.datamodule import CocoDataModule
 from r3cnn.data.samplers import used_batches
 from r3cnn.detector import RCNN
@@ -113,7 +113,7 @@ def _check_devices(devices: object) -> None:
     elif isinstance(devices, str):
         is_fine = devices == AUTO or DEVICE_NAMES.fullmatch(devices) is not None
     else:
-        is_fine = isinstance(devices, int) and not isinstance(devices, bool) and devices >= 1
+        is_fine = isinstance(devices, int) and not isinstance(devices, bool) and 1 <= devices <= MOST_RANKS
     if not is_fine:
         raise ValueError(
             f"trainer.devices is {devices!r}: auto, a number of devices >= 1, or a list of their indices is needed"

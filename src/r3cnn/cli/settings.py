@@ -18,6 +18,7 @@ from r3cnn.schedule import ScoreFusion
 LARGEST_SEED = 2**32 - 1  # that numpy takes
 LARGEST_COUNT = 10**6  # of what is done or allocated so many times
 LARGEST_SIZE = 2**16  # of channels and grids; far above any network
+MOST_RANKS = 2**14  # nodes, and devices of each
 ABSENT = object()
 
 
@@ -133,7 +134,7 @@ EVERYWHERE = {
     "trainer.enable_checkpointing": SWITCH,
     "trainer.enable_progress_bar": SWITCH,
     "trainer.precision": optional(PRECISION),
-    "trainer.num_nodes": COUNT,
+    "trainer.num_nodes": whole(1, MOST_RANKS),
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.log_every_n_steps": COUNT,
     "trainer.num_sanity_val_steps": whole(-1),
@@ -148,14 +149,14 @@ EVERYWHERE = {
     "trainer.limit_val_batches": BATCHES_OR_NONE,
     "trainer.overfit_batches": BATCHES_OR_NONE,
     "launcher.parallel": COUNT,
-    "launcher.ranks": optional(COUNT),
+    "launcher.ranks": optional(whole(1, MOST_RANKS)),
     "launcher.threads": optional(COUNT),
     "launcher.shown_lines": WHOLE,
     "launcher.grace_seconds": SECONDS,
     "launcher.poll_seconds": SECONDS,
     "launcher.result_seconds": SECONDS,
-    "launcher.nodes": COUNT,
-    "launcher.tasks_per_node": COUNT,
+    "launcher.nodes": whole(1, MOST_RANKS),
+    "launcher.tasks_per_node": whole(1, MOST_RANKS),
     "launcher.timeout_min": COUNT,
     "launcher.array_parallelism": COUNT,
     "launcher.signal_delay_s": WHOLE,

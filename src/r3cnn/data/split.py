@@ -37,6 +37,8 @@ class Split:
     def __post_init__(self) -> None:
         check_range("[0, inf)", min_side=self.min_side)
         check_range("[1, inf)", limit=self.limit)
+        if self.image_ids is not None and not self.image_ids:
+            raise ValueError("image_ids is empty: ids of images are needed, or null for all")
 
     @property
     def image_folder(self) -> Path:
