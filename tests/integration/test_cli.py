@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_runs import Cli, Train
 
-from r3cnn.cli.main import is_news
+from r3cnn.cli.main import is_news, main
 
 
 def shell(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -92,6 +95,29 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
 def test_a_new_key_that_nothing_reads_is_refused(cli: Cli, command: str, word: str, message: str | None) -> None:
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         cli(command, *word.split())
+
+
+class EndedWhileWriting(io.BytesIO):
+    """A file in whose writing a signal arrives."""
+
+    def write(self, data: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+
+def test_a_signal_within_a_library_that_raises_another_error_over_it_ends_the_command_with_its_status(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> None:
+        torch.save({"weights": torch.zeros(1000)}, EndedWhileWriting())
+
+    monkeypatch.setattr("r3cnn.cli.params.run", run)
+    monkeypatch.setattr(sys, "argv", ["r3cnn", "params", "experiment=mask_rcnn"])
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 143
+    assert capfd.readouterr().err == "r3cnn: ended by SIGTERM\n"
 
 
 def test_params_refuses_parts_that_do_not_fit_together(cli: Cli) -> None:

@@ -73,3 +73,12 @@ def test_modules_in_the_current_folder_are_not_run_by_jobs_ranks_and_workers(tra
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([*traps.glob("out/*/result.json")]) == 1
     assert not (traps.parent / "ran").exists()
+
+
+def test_a_current_folder_that_has_been_deleted_is_named(tmp_path: Path) -> None:
+    call = "os.execv(sys.executable, [sys.executable, '-P', '-m', 'r3cnn', 'params'])"
+    words, gone = [sys.executable, "-P", "-c", f"import os, sys; os.rmdir(os.getcwd()); {call}"], tmp_path / "gone"
+    gone.mkdir()
+    ended = subprocess.run(words, cwd=gone, capture_output=True, text=True, check=False)
+    assert ended.stderr == "r3cnn: the current folder has been deleted: change to one that is there\n"
+    assert ended.returncode == 2

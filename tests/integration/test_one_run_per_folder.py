@@ -178,9 +178,10 @@ def test_the_folder_that_is_written_into_counts_and_not_one_above_it_that_was_wr
     tmp_path: Path,
 ) -> None:
     run, report = tmp_path / "sweep" / "run", tmp_path / "sweep"
-    run.mkdir(parents=True)
-    (report / LOCK_FILE).touch()
-    for folder in (run, run / "errors"):
+    (run / "checkpoints").mkdir(parents=True)
+    for folder in (report, run / "checkpoints"):
+        (folder / LOCK_FILE).touch()
+    for folder in (run, run / "errors", run / "checkpoints"):
         with FileLock(run / LOCK_FILE), pytest.raises(ValueError, match="another run"), writing_below(folder):
             pass
         with FileLock(report / LOCK_FILE), writing_below(folder):

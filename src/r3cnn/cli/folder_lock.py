@@ -94,8 +94,9 @@ def writing_below(output_dir: Path) -> AbstractContextManager[None]:
 
 
 def _run_above(path: Path) -> Path | None:
-    """The innermost folder around a file that a command has written into as its own."""
-    return next((folder for folder in path.absolute().parents if (folder / LOCK_FILE).exists()), None)
+    """The innermost folder around a file that a command has written into as its own; checkpoints are their run's."""
+    folders = (folder for folder in path.absolute().parents if folder.name != CHECKPOINTS)
+    return next((folder for folder in folders if (folder / LOCK_FILE).exists()), None)
 
 
 def _occupied(output_dir: Path) -> ValueError:

@@ -25,7 +25,7 @@ from r3cnn.cli.path_words import quoted_paths
 from r3cnn.cli.ranks import OF_A_SWEEP, end_with_parent, overrides_of_rank
 from r3cnn.cli.settings import check_added, check_settings
 from r3cnn.cli.terminal import patient_output
-from r3cnn.end_signals import SIGNALS
+from r3cnn.end_signals import SIGNALS, status_of
 from r3cnn.training.build import find_in_current_folder
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,17 @@ def main() -> None:
         try:
             start(sys.argv[1:])
         except Exception as error:
-            sys.exit(report(error))
+            sys.exit(_status_asked_for(error) or report(error))
+
+
+def _status_asked_for(error: BaseException) -> int | None:
+    """The status of a process that was told to end while a library, as torch.save does, raised another error over it."""
+    inner: BaseException | None = error
+    while inner is not None and SIGNALS.told is not None:
+        if isinstance(inner, SystemExit):
+            return status_of(SIGNALS.told)
+        inner = inner.__context__
+    return None
 
 
 def start(arguments: Sequence[str]) -> None:
@@ -124,6 +134,10 @@ def start(arguments: Sequence[str]) -> None:
     Nothing in the current folder is run by this process or those that it starts, unless a setting names it.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # of further processes, whoever starts them
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current folder has been deleted: change to one that is there") from None
     if os.path.lexists("matplotlibrc"):
         with chdir(config_folder()):
             import matplotlib  # noqa: F401  # once, and without that file, which it evaluates

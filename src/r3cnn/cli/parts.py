@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -157,6 +158,10 @@ def build_callbacks(config: DictConfig) -> dict[str, Callback]:
                 f"way, which schedule, resuming and evaluation know nothing of: use {instead}"
             )
         if isinstance(callback, ModelCheckpoint) and callback.filename is not None:
+            if os.sep in re.sub(r"{[^}]*}", "", callback.filename):
+                raise ValueError(
+                    f"callbacks.{name}.filename is {callback.filename!r}: a name without a folder is needed"
+                )
             file = f"{callback.dirpath or ''}/{callback.filename}.ckpt"
             if (other := writers.setdefault(file, name)) != name:
                 raise ValueError(

@@ -130,7 +130,7 @@ def settings_of(paper: Paper, name: str, records: Mapping[Path, Record]) -> dict
 
 
 def run_folders(config: DictConfig) -> list[Path]:
-    """The folders asked for, or all that hold a finished run.
+    """The folders asked for, each once, or all that hold a finished run.
 
     Raises:
         ValueError: For an empty list.
@@ -140,4 +140,7 @@ def run_folders(config: DictConfig) -> list[Path]:
     folders = [config.runs] if isinstance(config.runs, str) else list(config.runs)
     if not folders:
         raise ValueError("runs is empty: name at least one folder, or leave it out to take all finished runs")
-    return [Path(str(folder)) for folder in folders]
+    named: dict[Path, Path] = {}
+    for folder in map(Path, map(str, folders)):
+        named.setdefault(folder.resolve(), folder)
+    return [*named.values()]

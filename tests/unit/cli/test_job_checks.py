@@ -152,6 +152,7 @@ def test_classes_that_the_annotations_name_are_not_asked_for() -> None:
         ("backward=by_lop", "backward must be one of .*, got 'by_lop'"),
         ("optimizer.factory.weight_decay=-1", "optimizer.factory: Invalid weight_decay"),
         ("callbacks.last.filename=best", "callbacks.best and callbacks.last would both write .*/best.ckpt"),
+        ("callbacks.last.filename=../../last", r"callbacks.last.filename is '\.\./\.\./last': a name without a folder"),
         ("callbacks.best.mode=best", "callbacks.best: .*min, max but got best"),
         ("callbacks.last.every_n_train_steps=-1", "callbacks.last: .*every_n_train_steps=-1"),
         ("logger.csv.flush_every=0", r"logger.csv.flush_every must be in \[1, inf\), got 0"),
