@@ -26,6 +26,7 @@ import torch
 from torch.serialization import safe_globals
 
 from r3cnn.disk import open_regular
+from r3cnn.names import is_utf_8
 
 SAVE_TENSORS = (
     "if you trust the file, open it where its own code is installed and save its tensors alone: "
@@ -89,8 +90,10 @@ def read_archive(path: Path, *, mapped: bool = False, inert: Mapping[str, type] 
         raise FileNotFoundError(f"no checkpoint at {path}" + (f"; there are {names}" if names else ""))
     try:
         _check_once(path, inert)
-        with safe_globals([(kind, name) for name, kind in (inert or {}).items()]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with safe_globals([(kind, name) for name, kind in (inert or {}).items()]), path.open("rb") as file:
+            if mapped and is_utf_8(path):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except _RefusalError as error:

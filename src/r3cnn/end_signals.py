@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ class EndSignals:
         self._is_asked = False  # by one of `ENDING`
         self._handled: list[signal.Signals] = []
         self._next_one_kills: threading.Timer | None = None
+        self._again: threading.Timer | None = None
 
     @contextmanager
     def handled(self, *, may_continue: bool) -> Iterator[None]:
@@ -45,15 +47,21 @@ class EndSignals:
         if threading.current_thread() is not threading.main_thread():  # Python's only one for signals
             signals = []
         before = {number: signal.getsignal(number) for number in signals}
-        self.told, self.is_deferred, self._is_asked, self._next_one_kills = None, False, False, None
+        self.told, self.is_deferred, self._is_asked, self._next_one_kills, self._again = None, False, False, None, None
         self._handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
         for number in self._handled:
             signal.signal(number, self._note)
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda error: self._end_again() if error.exc_type is SystemExit else hook(error)
         try:
             yield
+            if self._is_asked and not self.is_deferred:  # and nobody heard of it, as in a callback of a C++ function
+                self._end()
         finally:
-            if self._next_one_kills is not None:
-                self._next_one_kills.cancel()
+            sys.unraisablehook = hook
+            for timer in (self._next_one_kills, self._again):
+                if timer is not None:
+                    timer.cancel()
             for number in self._handled:
                 signal.signal(number, before[number])
 
@@ -78,9 +86,10 @@ class EndSignals:
         if number == TO_BE_CONTINUED or self._is_asked:
             return
         self._is_asked = True
-        self._next_one_kills = threading.Timer(ONE_AND_THE_SAME, self._stop_handling)
-        self._next_one_kills.daemon = True
-        self._next_one_kills.start()
+        if self._next_one_kills is None:
+            self._next_one_kills = threading.Timer(ONE_AND_THE_SAME, self._stop_handling)
+            self._next_one_kills.daemon = True
+            self._next_one_kills.start()
         if not self.is_deferred:
             self._end()
         _say(f"{self.told.name}: saving a checkpoint, then exiting; send the signal again to exit at once")
@@ -94,6 +103,19 @@ class EndSignals:
         assert self.told is not None
         _say(f"ended by {self.told.name}")
         raise SystemExit(status_of(self.told))
+
+    def _end_again(self) -> None:
+        """Signals once more when the signal came within ``__del__``, out of which no exception comes."""
+        self._again = threading.Timer(ONE_AND_THE_SAME / 10, self._signal_again)
+        self._again.daemon = True
+        self._again.start()
+
+    def _signal_again(self) -> None:
+        thread = threading.main_thread().ident
+        assert self.told is not None
+        assert thread is not None
+        self._is_asked = False
+        signal.pthread_kill(thread, self.told)  # that thread, since it may sleep
 
 
 SIGNALS = EndSignals()

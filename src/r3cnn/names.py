@@ -34,6 +34,11 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def is_utf_8(path: object) -> bool:
+    """Whether a path can be handed to libraries in C++, which take no name with other bytes."""
+    return str(path).encode(errors="replace").decode() == str(path)
+
+
 def shortened(name: str, longest: int = LONGEST_LABEL) -> str:
     """A name for where there is little room: visible, and cut in its middle where it is long."""
     text = visible(name)

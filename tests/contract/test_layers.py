@@ -21,7 +21,7 @@ ALLOWED = {
     "disk": {"disk"},
     "ranges": {"ranges"},
     "run_files": {"structures", "names", "disk", "run_files"},
-    "archive": {"disk", "archive"},
+    "archive": {"disk", "names", "archive"},
     "batch": {"structures", "batch"},
     "process_memory": {"process_memory"},
     "end_signals": {"end_signals"},

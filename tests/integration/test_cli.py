@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_params_prints_a_table_by_default(cli: Cli, capsys: pytest.CaptureFixtur
 def test_a_new_key_that_nothing_reads_is_refused(cli: Cli, command: str, word: str, message: str | None) -> None:
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         cli(command, *word.split())
+
+
+@pytest.mark.parametrize("given", ["null", "${nowhere}", "here/file", "/proc/none"])
+def test_an_output_dir_that_can_be_no_folder_is_named(given: str, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    ended = shell("evaluate", f"output_dir={given}", folder=tmp_path)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"r3cnn: output_dir[:=].*a folder is needed.*\n", ended.stderr)
 
 
 class EndedWhileWriting(io.BytesIO):

@@ -90,3 +90,14 @@ def test_files_of_torch_before_zip_are_read_as_foreign_ones_alone_and_within_the
     path.write_bytes(b"storages" + bytes(1000))
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
         read_archive(path, inert={"some.name": dict})
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_checkpoint_is_read_from_a_folder_whose_name_is_not_utf_8(tmp_path: Path, mapped: bool) -> None:
+    path = tmp_path / os.fsdecode(b"u\xff") / "last.ckpt"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        torch.save({"weight": torch.arange(3)}, file)
+    content = read_archive(path, mapped=mapped)
+    assert isinstance(content, dict)
+    assert content["weight"].tolist() == [0, 1, 2]

@@ -31,6 +31,19 @@ with SIGNALS.handled(may_continue=True):
     time.sleep(1)
     SIGNALS.release()
 """
+SWALLOWED = """
+import os, signal, time
+from r3cnn.end_signals import SIGNALS
+class Part:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+with SIGNALS.handled(may_continue=True):
+    part = Part()
+    del part
+    time.sleep({seconds})
+    print("goes on")
+"""
 POOL = """
 import os, time
 from r3cnn.data import inspection
@@ -84,6 +97,14 @@ def test_a_second_signal_ends_the_process_at_once_even_where_python_has_no_say()
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == -signal.SIGINT
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(20, ""), (0, "goes on\n")])
+def test_a_signal_in_a_place_that_no_exception_leaves_ends_the_process_all_the_same(seconds: int, said: str) -> None:
+    words = [sys.executable, "-c", SWALLOWED.format(seconds=seconds)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=15, check=False)
+    assert (ended.returncode, ended.stdout) == (143, said)
+    assert {*ended.stderr.splitlines()} == {"r3cnn: ended by SIGTERM"}
 
 
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:

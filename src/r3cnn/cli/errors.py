@@ -38,6 +38,7 @@ IN_A_WORKER = re.compile(
     r'\ACaught .*^  File "([^"]+)", line (\d+), in [^\n]*\n.*?^[\w.]+: (.*)\Z', re.DOTALL | re.MULTILINE
 )
 OF_A_LOST_RANK = re.compile(r"\bgloo\b|NCCL|ProcessGroup|TCPStore|Connection (closed|reset) by peer")
+OF_OUTPUT_DIR = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys that it is copied to
 SAID = "r3cnn/said"  # in the store that the ranks of a run share: somebody has named a mistake of the user's
 
 
@@ -104,7 +105,9 @@ def _of_a_file(error: OSError) -> str | None:
         names = _open_files(error)[:1]
     if not names and error.errno not in OF_THE_DISK:
         return None
-    return ": ".join([*([" -> ".join(names)] if names else []), error.strerror or str(error)])
+    is_of_hydra = any(frame.f_code.co_name == "run_job" for frame, _ in traceback.walk_tb(error.__traceback__))
+    told = ": ".join([*([" -> ".join(names)] if names else []), error.strerror or str(error)])
+    return f"output_dir={told}: a folder is needed" if is_of_hydra else told  # which is all that Hydra makes
 
 
 def _open_files(error: OSError) -> list[str]:
@@ -140,8 +143,10 @@ def _of_lightning(error: BaseException) -> str | None:
 def _of_omegaconf(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: {error.full_key}=… is needed"
-    text = str(error).splitlines()[0]
-    return f"{error.full_key}: {text}" if error.full_key and str(error.full_key) not in text else text
+    text, key = str(error).splitlines()[0], str(error.full_key or "")
+    if key in OF_OUTPUT_DIR:
+        return f"output_dir: the path of a folder is needed ({text})"
+    return f"{key}: {text}" if key and key not in text else text
 
 
 def _of_an_override(error: BaseException) -> str | None:

@@ -22,6 +22,7 @@ from r3cnn.detector import RCNN
 from r3cnn.interop.comparison import TOLERANCE, Differences, differences
 from r3cnn.interop.export import OUTPUTS, Program, checked_format, export
 from r3cnn.interop.exported_detector import FixedSizes, with_sizes
+from r3cnn.names import is_utf_8
 from r3cnn.ops.images import normalize_images
 from r3cnn.schedule import eval_heads
 from r3cnn.structures import Size
@@ -39,6 +40,8 @@ def run(config: DictConfig) -> None:
     """
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every empty list
     output = path_of(config, "output")
+    if not is_utf_8(output):
+        raise ValueError(f"output={output}: a name in UTF-8 is needed, as the libraries that read it take no other")
     checked_format(config.format, output)
     model, info = restore_model(path_of(config, "checkpoint"), config.trusted_packages)
     model.set_eval_heads(eval_heads(config.eval_loops, config.eval_heads, model.schedule))

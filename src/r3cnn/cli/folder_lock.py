@@ -56,7 +56,7 @@ def sole_writer(output_dir: Path, *, waits: bool = False) -> Iterator[None]:
             begun, and would go on from what the folder holds now.
 
     Raises:
-        ValueError: When another run is in the folder and this one does not wait; on every rank.
+        ValueError: When another run is in the folder and this one does not wait, on every rank; or for a file.
     """
     job = job_in(os.environ)
     if rank_in(os.environ) > 0:
@@ -64,7 +64,10 @@ def sole_writer(output_dir: Path, *, waits: bool = False) -> Iterator[None]:
             _follow(output_dir, job)
         yield
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"output_dir={output_dir}: no folder can be made there: {error.strerror}") from error
     lock, owner = _lock_of(output_dir), output_dir / OWNER_FILE
     try:
         _acquire(lock, timeout=0 if job is None else LOOK_SECONDS)  # further ranks look whether it is free

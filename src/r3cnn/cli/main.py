@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def _status_asked_for(error: BaseException) -> int | None:
-    """The status of a process that was told to end while a library, as torch.save does, raised another error over it."""
+    """The status of a process that was told to end while a library raised another error over it, as torch.save does."""
     inner: BaseException | None = error
     while inner is not None and SIGNALS.told is not None:
         if isinstance(inner, SystemExit):

@@ -153,7 +153,9 @@ def _resampled(run: Scored, kind: str, draws: Draws) -> Resampled:
         seen = read_json(own_file(run.folder, IMAGE_IDS), list[Id]) if ids.exists() else [*truth.own_ids]
         matches = match_images(truth, found, [truth.own_ids[one] for one in seen], IOU_TYPES[kind], limits[0])
         fresh = resample(matches, draws.resamples, draws.seed)
-        kept = {**dict([*kept.items()][1 - MOST_KEPT :]), key: _Kept(fresh.images, fresh.value, fresh.drawn.tolist())}
+        new = _Kept(fresh.images, fresh.value, fresh.drawn.tolist())
+        new.digest = new.digest_under(key)
+        kept = {**dict([*kept.items()][1 - MOST_KEPT :]), key: new}
         with suppress(OSError):  # somebody else's folder
             write_json(msgspec.to_builtins(kept), run.folder / BOOTSTRAPS)
     noted, computed = run.record.metrics["loops"][str(run.loop)][kind]["ap"], kept[key].value
@@ -166,13 +168,19 @@ class _Kept(msgspec.Struct):
     images: str
     value: float | None
     drawn: list[float]
+    digest: str = ""
+
+    def digest_under(self, key: str) -> str:
+        """Of all of it, so that a damaged file is made again."""
+        return hashlib.sha256(repr((key, self.images, self.value, self.drawn)).encode()).hexdigest()
 
 
 def _kept(folder: Path, resamples: int) -> dict[str, _Kept]:
     """What earlier reports have noted of a run; nothing where that cannot be read."""
     with suppress(OSError, ValueError):
         found = read_json(own_file(folder, BOOTSTRAPS), dict[str, _Kept])
-        return {key: one for key, one in found.items() if len(one.drawn) in (0, resamples)}
+        whole = {key: one for key, one in found.items() if one.digest == one.digest_under(key)}
+        return {key: one for key, one in whole.items() if len(one.drawn) in (0, resamples)}
     return {}
 
 

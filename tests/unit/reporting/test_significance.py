@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from record_samples import config
@@ -13,7 +14,8 @@ from r3cnn.evaluation.protocol import IouType, Protocol
 from r3cnn.evaluation.results import read_results
 from r3cnn.reporting.records import DataFacts, Parameters, Record, Speed, Splits
 from r3cnn.reporting.rows import Scored
-from r3cnn.reporting.significance import Draws, compare, describe
+from r3cnn.reporting.significance import Draws, _Kept, _kept, compare, describe
+from r3cnn.run_files import BOOTSTRAPS, write_json
 
 DRAWS = Draws(resamples=200, confidence=0.95, seed=0)
 IMAGES = 16
@@ -148,3 +150,14 @@ def test_a_difference_says_whether_it_may_be_chance(annotations: Path) -> None:
     assert describe(clear).startswith(f"{100 * clear.value:+.1f} [+")
     assert not describe(clear).endswith("not significant")
     assert describe(chance).endswith("], not significant")
+
+
+def test_a_note_of_an_earlier_bootstrap_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    note = _Kept("digest of images", 0.5, [0.25, 0.5, 0.75])
+    note.digest = note.digest_under("box")
+    write_json(msgspec.to_builtins({"box": note}), tmp_path / BOOTSTRAPS)
+    assert _kept(tmp_path, 3) == {"box": note}
+    text = (tmp_path / BOOTSTRAPS).read_text()
+    for damaged in (text.replace("0.25", "0.26"), text.replace("box", "mask"), text.replace("0.5,", "0.4,", 1)):
+        (tmp_path / BOOTSTRAPS).write_text(damaged)
+        assert _kept(tmp_path, 3) == {}
